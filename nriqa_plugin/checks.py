@@ -1,0 +1,198 @@
+"""Input validation with named errors: what was wrong, what came in, what is allowed."""
+
+import contextlib
+import difflib
+import hashlib
+import importlib
+import math
+import os
+import pickle
+import tempfile
+from numbers import Real
+from pathlib import Path
+
+import torch
+
+
+def unknown_name(what, got, allowed):
+    """A ``ValueError`` that shows the closest of the ``allowed`` names, then all of them."""
+    allowed = sorted(allowed)
+    close = difflib.get_close_matches(str(got), allowed, n=3, cutoff=0.5)
+    hint = f' Did you mean {" or ".join(map(repr, close))}?' if close else ''
+    return ValueError(f'unknown {what} {got!r}.{hint} Allowed: {", ".join(allowed)}')
+
+
+def check_keys(owner, got, allowed):
+    """Refuse option keys that ``owner`` does not know (a typo must not be ignored)."""
+    for key in got:
+        if key not in allowed:
+            raise unknown_name(f'option of {owner}:', key, allowed)
+
+
+def check_choice(option, value, allowed):
+    """Return ``value`` if it is one of ``allowed``."""
+    if value not in allowed:
+        raise unknown_name(f'value for {option}:', value, allowed)
+    return value
+
+
+def check_number(option, value, low=-math.inf, high=math.inf, integer=False):
+    """Return ``value`` if it is a finite number in ``[low, high]``.
+
+    Raises:
+        TypeError: not a number. Numeric text is named as such: YAML reads ``5e-5`` as text, ``5.0e-5`` as a number.
+        ValueError: not finite or out of range.
+    """
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            number = float(value)
+            raise TypeError(
+                f'{option} must be a number, got the text {value!r}; write it with a decimal point and a signed '
+                f'exponent, for example {_yaml_float(number)} (YAML reads {value} as text)'
+            )
+    if isinstance(value, bool) or not isinstance(value, Real) or (integer and int(value) != value):
+        raise TypeError(f'{option} must be {"an integer" if integer else "a number"}, got {value!r}')
+    if not math.isfinite(value) or not low <= value <= high:
+        raise ValueError(f'{option} must be finite and in [{low}, {high}], got {value!r}')
+    return value
+
+
+def _yaml_float(number):
+    text = f'{number:e}'
+    mantissa, exponent = text.split('e')
+    mantissa = mantissa.rstrip('0')
+    return f'{mantissa}0e{exponent}' if mantissa.endswith('.') else f'{mantissa}e{exponent}'
+
+
+def check_images(name, images, channels=3, min_side=1, dims=(4,), needed_by='this judge'):
+    """Check type, dimensions, channel count and size of a batch of images, without reading its values.
+
+    Args:
+        name (str): how the error calls the tensor, for example ``'pred'``.
+        images (Tensor): ``(N, C, H, W)``, or ``(N, T, C, H, W)`` when 5 is in ``dims``.
+        needed_by (str): who asks, for the message.
+
+    Raises:
+        TypeError: not a floating-point tensor, or half precision on a CPU.
+        ValueError: wrong number of dimensions or channels, or a side below ``min_side``.
+    """
+    if not isinstance(images, torch.Tensor):
+        raise TypeError(f'{name} must be a torch.Tensor, got {type(images).__name__}')
+    if not images.is_floating_point():
+        raise TypeError(f'{name} must be floating point in [0, 1], got {images.dtype}; divide 8-bit images by 255')
+    if images.dtype == torch.float16 and images.device.type == 'cpu':
+        raise TypeError(f'{name} is float16 on a CPU, which {needed_by} cannot score; convert it with .float()')
+    if images.dim() not in dims:
+        shapes = ' or '.join('(N, C, H, W)' if d == 4 else '(N, T, C, H, W)' for d in dims)
+        raise ValueError(f'{name} must have the shape {shapes}, got {tuple(images.shape)}')
+    if images.shape[-3] != channels:
+        raise ValueError(f'{needed_by} wants {channels} channels, {name} has {images.shape[-3]}: {tuple(images.shape)}')
+    if min(images.shape[-2:]) < min_side:
+        raise ValueError(f'{needed_by} needs at least {min_side} px a side, {name} is {tuple(images.shape)}')
+
+
+def check_unit_range(name, images, slack=0.1):
+    """Check that values are finite and lie in [0, 1], give or take ``slack`` (networks overshoot a little).
+
+    Raises:
+        ValueError: NaN or infinite values, or values that look like another range (0..255, [-1, 1]).
+    """
+    low, high = (v.item() for v in torch.aminmax(images.detach()))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f'{name} holds NaN or infinite values')
+    if low < -slack or high > 1 + slack:
+        hint = '; divide 8-bit images by 255' if high > 2 else ''
+        raise ValueError(f'{name} must lie in [0, 1], got values in [{low:.4g}, {high:.4g}]{hint}')
+
+
+def import_extra(module, extra, needed_by):
+    """Import an optional package where it is used; when it is missing, say which extra brings it.
+
+    Raises:
+        ImportError: with the one line that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition('.')[0]:
+            raise
+        raise ImportError(f"{needed_by} needs the package {error.name}: pip install 'nriqa-plugin[{extra}]'") from error
+
+
+def check_file(option, path):
+    """Return ``path`` as a ``Path`` if a file is there, else raise ``FileNotFoundError`` naming the option."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f'{option}: no such file: {path}')
+    return file
+
+
+def load_weights(option, path):
+    """Read a checkpoint on the CPU with ``weights_only=True``: no code in it can run.
+
+    Raises:
+        FileNotFoundError: the file that ``option`` names is missing.
+        ValueError: it is truncated, not a checkpoint, or a pickle that wants to run code.
+    """
+    file = check_file(option, path)
+    try:
+        return torch.load(file, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f'{option}: {path} was refused: it is not a plain file of tensors and might run code '
+                         f'({str(error).splitlines()[0]})') from error  # fmt: skip
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f'{option}: {path} is not a readable checkpoint (truncated or damaged?): {reason}') from error
+
+
+def fill_weights(option, path, module, state):
+    """Load ``state`` strictly into ``module``; a mismatch names the file and the first differing keys.
+
+    Raises:
+        ValueError: ``state`` belongs to another network.
+    """
+    if not isinstance(state, dict):
+        raise ValueError(f'{option}: {path} holds a {type(state).__name__}, not a state dict')
+    own = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    got = {key: tuple(getattr(value, 'shape', ())) for key, value in state.items()}
+    if own != got:
+        differing = sorted(key for key in own.keys() | got.keys() if own.get(key) != got.get(key))
+        lines = [f'{key}: expected {own.get(key, "nothing")}, file has {got.get(key, "nothing")}' for key in differing]
+        more = f' (and {len(lines) - 3} more)' if len(lines) > 3 else ''
+        raise ValueError(f'{option}: {path} belongs to another network than {type(module).__name__}: '
+                         f'{"; ".join(lines[:3])}{more}')  # fmt: skip
+    module.load_state_dict(state)
+    return module
+
+
+def tensors_hash(tensors):
+    """The first 12 hex digits of SHA-256 over an iterable of ``(name, Tensor)``: which weights these are."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def file_hash(path):
+    """The first 12 hex digits of a file's SHA-256."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()[:12]
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Yield a temporary path beside ``path`` and rename it to ``path`` on success: never half a file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix=path.suffix)
+    os.close(handle)
+    try:
+        yield Path(temporary)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)

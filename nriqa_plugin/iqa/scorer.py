@@ -1,0 +1,237 @@
+"""The judge: one frozen, differentiable network or formula that gives every image a score."""
+
+import copy
+import importlib
+import math
+
+import torch
+from torch import nn
+
+from nriqa_plugin.checks import check_images, check_unit_range, tensors_hash, unknown_name
+
+# name -> 'module:factory'; imported only when asked for, since some need optional packages.
+BUILT_IN = {
+    'niqe': 'nriqa_plugin.iqa.niqe:NIQE',
+    'cnniqa': 'nriqa_plugin.iqa.cnniqa:CNNIQA',
+    'lpips': 'nriqa_plugin.iqa.lpips_scorer:LPIPS',
+    'psnr': 'nriqa_plugin.iqa.piq_scorer:psnr',
+    'ssim': 'nriqa_plugin.iqa.piq_scorer:ssim',
+    'ms_ssim': 'nriqa_plugin.iqa.piq_scorer:ms_ssim',
+    'gmsd': 'nriqa_plugin.iqa.piq_scorer:gmsd',
+    'vsi': 'nriqa_plugin.iqa.piq_scorer:vsi',
+    'fsim': 'nriqa_plugin.iqa.piq_scorer:fsim',
+}
+
+
+class Scorer(nn.Module):
+    """Base of all judges: subclass it, set the attributes, write :meth:`score`.
+
+    Attributes:
+        name (str): how option files and tables call it.
+        higher_better (bool): direction of the score.
+        score_range (tuple[float, float]): lowest and highest score; infinite where there is no bound.
+        needs_reference (bool): full-reference judge, wants ``ref``.
+        min_side (int): shortest side in px that it can score.
+        differentiable (bool): whether its gradient with respect to ``pred`` is usable as a loss.
+        temporal (bool): a video judge that takes ``(N, T, 3, H, W)``.
+
+    Networks assigned to an attribute are frozen, put in eval mode for good and kept out of
+    ``nn.Module``'s bookkeeping: a parent model neither saves, optimises, averages nor trains them, and
+    its ``.train()`` does not reach them, while ``.to()`` does. Deep copies share the judge.
+    """
+
+    name = ''
+    higher_better = True
+    score_range = (-math.inf, math.inf)
+    needs_reference = False
+    min_side = 1
+    differentiable = True
+    temporal = False
+
+    def __init__(self):
+        super().__init__()
+        object.__setattr__(self, '_networks', {})
+
+    def score(self, pred, ref=None):
+        """Score checked images; to be written by the subclass.
+
+        Args:
+            pred (Tensor): RGB in [0, 1], ``(N, 3, H, W)``; ``(N, T, 3, H, W)`` when ``temporal``.
+            ref (Tensor | None): the same shape, for full-reference judges.
+
+        Returns:
+            Tensor: ``(N,)`` in native units, NaN where the judge is undefined for an image.
+        """
+        raise TypeError(f'{type(self).__name__} must define score(pred, ref)')
+
+    def forward(self, pred, ref=None):
+        """Score images, refusing whatever this judge cannot score.
+
+        Args:
+            pred (Tensor): RGB in [0, 1], ``(N, 3, H, W)``; ``(N, T, 3, H, W)`` when ``temporal``.
+            ref (Tensor | None): reference of the same shape, for full-reference judges.
+
+        Returns:
+            Tensor: ``(N,)`` in the judge's native units.
+
+        Raises:
+            TypeError: not floating-point tensors, or float16 on a CPU.
+            ValueError: wrong shape, size, channels or range, NaN input, a missing reference, or an image for
+                which the score is undefined.
+        """
+        self.check(pred, ref)
+        check_unit_range(f'the image given to {self.name}', pred)
+        if self.needs_reference:
+            check_unit_range(f'the reference given to {self.name}', ref)
+        scores = self.raw_scores(pred, ref)
+        if not torch.isfinite(scores).all():
+            bad = [i for i, s in enumerate(scores.tolist()) if not math.isfinite(s)]
+            if self.score_range[1] == math.inf and not torch.isnan(scores).any():
+                return scores  # identical images have an infinite PSNR
+            raise ValueError(f'{self.name} is undefined for image {bad} of the batch (flat, black or too uniform?)')
+        return scores
+
+    def check(self, pred, ref=None):
+        """Check shapes, types and the presence of a reference; values are not read (no device sync)."""
+        dims = (5,) if self.temporal else (4,)
+        check_images('pred', pred, 3, self.min_side, dims, self.name)
+        if not self.needs_reference:
+            return
+        if ref is None:
+            raise ValueError(f'{self.name} is a full-reference judge and needs a reference image (ref, target or GT)')
+        check_images('ref', ref, 3, self.min_side, dims, self.name)
+        if ref.shape != pred.shape:
+            raise ValueError(f'{self.name}: pred is {tuple(pred.shape)} but the reference is {tuple(ref.shape)}')
+
+    def raw_scores(self, pred, ref=None):
+        """:meth:`score` in the judge's own precision, outside any autocast, without reading values.
+
+        Half and bfloat16 inputs are scored in float32; float64 stays float64 if the judge was moved there.
+        """
+        dtype = self.dtype
+        if not self.needs_reference:
+            ref = None
+        with torch.autocast(pred.device.type, enabled=False):
+            scores = self.score(pred.to(dtype), ref if ref is None else ref.to(dtype))
+        if scores.shape != pred.shape[:1]:
+            raise ValueError(f'{self.name} must return {(len(pred),)} scores, got {tuple(scores.shape)}')
+        return scores
+
+    def unit(self, scores):
+        """Map native scores to [0, 1] with 1 the best end of ``score_range``.
+
+        Raises:
+            ValueError: the range has no finite bounds.
+        """
+        low, high = self.score_range
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(f"scale 'unit' needs a judge with a finite range; {self.name} has {self.score_range}")
+        share = (scores - low) / (high - low)
+        return share if self.higher_better else 1 - share
+
+    @property
+    def dtype(self):
+        """float64 if the judge was moved there (``.double()``), else float32."""
+        tensors = (t for _, t in self._tensors() if t.is_floating_point())
+        return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+    def weights_hash(self):
+        """12 hex digits that name the judge's weights and constants; a formula without any gives a fixed value."""
+        return tensors_hash(self._tensors())
+
+    def _tensors(self):
+        yield from self.named_buffers()
+        for name, network in self._networks.items():
+            yield from ((f'{name}.{key}', value) for key, value in network.state_dict().items())
+
+    def __setattr__(self, name, value):
+        if isinstance(value, nn.Parameter):
+            raise TypeError(f'{type(self).__name__}.{name}: a judge has no trainable parameters; '
+                            'put it into a module or register_buffer(..., persistent=False)')  # fmt: skip
+        if isinstance(value, nn.Module):
+            self._networks[name] = value.requires_grad_(False).eval()
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def register_buffer(self, name, tensor, persistent=False):
+        """As in ``nn.Module``, but never persistent: a judge stays out of every checkpoint."""
+        super().register_buffer(name, tensor, persistent=False)
+
+    def add_module(self, name, module):
+        """As in ``nn.Module``, but frozen and hidden like any network of a judge."""
+        setattr(self, name, module)
+
+    def _apply(self, fn, recurse=True):
+        # A parent's .half() or .bfloat16() must not lower the judge's precision, only .to(device) and .double() count.
+        def keep_precision(tensor):
+            moved = fn(tensor)
+            lowered = moved.is_floating_point() and moved.dtype in (torch.float16, torch.bfloat16)
+            return tensor.to(moved.device) if lowered else moved
+
+        for network in self._networks.values():
+            network._apply(keep_precision)
+        return super()._apply(keep_precision, recurse)
+
+    def train(self, mode=True):
+        """Stays in eval mode, whatever a parent model asks for."""
+        return super().train(False)
+
+    def __deepcopy__(self, memo):
+        # EMA hooks deep-copy whole models; a frozen judge is the same in every copy.
+        return self
+
+    def __getstate__(self):
+        return copy.copy(self.__dict__)
+
+    def extra_repr(self):
+        arrow = 'higher' if self.higher_better else 'lower'
+        return f'{self.name}, {arrow} is better, range {self.score_range}, min side {self.min_side} px'
+
+
+def create_scorer(name, weights=None, **options):
+    """Build a judge by name.
+
+    Args:
+        name (str): a built-in judge (``niqe``, ``cnniqa``, ``lpips``, ``psnr``, ``ssim``, ``ms_ssim``, ``gmsd``,
+            ``vsi``, ``fsim``), or ``package.module:factory`` where the factory returns a :class:`Scorer`.
+        weights (str | None): local weights file, loaded with ``weights_only=True``.
+        options: passed on to the judge; unknown ones are refused.
+
+    Returns:
+        Scorer: frozen, in eval mode, on the CPU.
+
+    Raises:
+        ValueError: unknown name (the closest ones are shown) or unknown option.
+        TypeError: a factory that does not return a ``Scorer``.
+        ImportError: the judge needs a package that is not installed (the message names the extra).
+    """
+    if isinstance(name, Scorer):
+        return name
+    if not isinstance(name, str):
+        raise TypeError(f'a judge is named by a string, got {name!r}')
+    factory = _factory(BUILT_IN[name] if name in BUILT_IN else name)
+    given = options if weights is None else {'weights': weights, **options}
+    try:
+        scorer = factory(**given)
+    except TypeError as error:
+        if 'argument' in str(error) and error.__traceback__.tb_next is None:
+            raise ValueError(f'judge {name!r}: {error}') from error
+        raise
+    if not isinstance(scorer, Scorer):
+        raise TypeError(f'{name} returned a {type(scorer).__name__}, a judge must be a nriqa_plugin.iqa.Scorer')
+    return scorer
+
+
+def _factory(path):
+    module_name, colon, attribute = path.partition(':')
+    if not colon:
+        raise unknown_name('judge', path, BUILT_IN)
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except ModuleNotFoundError as error:
+        if error.name and module_name.startswith(error.name):
+            raise ValueError(f'judge {path!r}: there is no module {error.name!r} on the Python path') from error
+        raise
+    except AttributeError as error:
+        raise ValueError(f'judge {path!r}: {module_name} has no {attribute!r}') from error
