@@ -103,16 +103,17 @@ class Scorer(nn.Module):
         if ref.shape != pred.shape:
             raise ValueError(f'{self.name}: pred is {tuple(pred.shape)} but the reference is {tuple(ref.shape)}')
 
-    def raw_scores(self, pred, ref=None):
-        """:meth:`score` in the judge's own precision, outside any autocast, without reading values.
+    def raw_scores(self, pred, ref=None, bf16=False):
+        """:meth:`score` in the judge's own precision whatever autocast is around, without reading values.
 
         Half and bfloat16 inputs are scored in float32; float64 stays float64 if the judge was moved there.
+        ``bf16=True`` runs the judge under bfloat16 autocast instead: less memory, about three digits.
         """
         dtype = self.dtype
         if not self.needs_reference:
             ref = None
-        with torch.autocast(pred.device.type, enabled=False):
-            scores = self.score(pred.to(dtype), ref if ref is None else ref.to(dtype))
+        with torch.autocast(pred.device.type, dtype=torch.bfloat16, enabled=bf16):
+            scores = self.score(pred.to(dtype), ref if ref is None else ref.to(dtype)).to(dtype)
         if scores.shape != pred.shape[:1]:
             raise ValueError(f'{self.name} must return {(len(pred),)} scores, got {tuple(scores.shape)}')
         return scores
@@ -210,7 +211,7 @@ def create_scorer(name, weights=None, **options):
         return name
     if not isinstance(name, str):
         raise TypeError(f'a judge is named by a string, got {name!r}')
-    factory = _factory(BUILT_IN[name] if name in BUILT_IN else name)
+    factory = _factory(BUILT_IN.get(name, name))
     given = options if weights is None else {'weights': weights, **options}
     try:
         scorer = factory(**given)

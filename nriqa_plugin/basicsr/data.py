@@ -1,0 +1,40 @@
+"""BasicSR's paired data set with errors that name the files."""
+
+import os
+
+from basicsr.data.paired_image_dataset import PairedImageDataset
+
+
+class CheckedPairedImageDataset(PairedImageDataset):
+    """``PairedImageDataset`` with the same options; what does not pair or cannot be read is named.
+
+    Raises:
+        FileNotFoundError: a folder is missing (at construction).
+        ValueError: GT and LQ folders do not pair (at construction), or an image cannot be read.
+    """
+
+    def __init__(self, opt):
+        for key in ('dataroot_gt', 'dataroot_lq'):
+            if not os.path.isdir(opt[key]):
+                raise FileNotFoundError(f'{key}: no such folder: {opt[key]}')
+        if opt['io_backend']['type'] == 'disk' and not opt.get('meta_info_file'):
+            self._check_pairs(opt)
+        super().__init__(opt)
+
+    def _check_pairs(self, opt):
+        template = opt.get('filename_tmpl', '{}')
+        gt, lq = ({f for f in os.listdir(opt[key]) if f[0] != '.'} for key in ('dataroot_gt', 'dataroot_lq'))
+        wanted = {template.format(stem) + extension for stem, extension in map(os.path.splitext, gt)}
+        if not gt or wanted != lq:
+            raise ValueError(
+                f'GT and LQ folders do not pair (filename_tmpl: {template!r}): {opt["dataroot_gt"]} has {len(gt)} '
+                f'files, {opt["dataroot_lq"]} has {len(lq)}; without LQ: {sorted(wanted - lq)[:3]}, '
+                f'without GT: {sorted(lq - wanted)[:3]}'
+            )
+
+    def __getitem__(self, index):
+        try:
+            return super().__getitem__(index)
+        except Exception as error:
+            pair = self.paths[index]
+            raise ValueError(f'cannot load the pair {pair["gt_path"]} and {pair["lq_path"]}: {error}') from error

@@ -1,0 +1,32 @@
+"""The list of everything that we put into BasicSR's registries."""
+
+from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
+
+from nriqa_plugin.archs import RLFN
+from nriqa_plugin.basicsr.data import CheckedPairedImageDataset
+from nriqa_plugin.basicsr.losses import LossPair, LossSum
+from nriqa_plugin.basicsr.metrics import calculate_iqa, calculate_relative_gain
+from nriqa_plugin.basicsr.models import PerceptualModel
+from nriqa_plugin.losses import FRIQALoss, NRIQALoss
+
+REGISTERED = (
+    (LOSS_REGISTRY, (LossSum, LossPair, NRIQALoss, FRIQALoss)),
+    (ARCH_REGISTRY, (RLFN,)),
+    (DATASET_REGISTRY, (CheckedPairedImageDataset,)),
+    (MODEL_REGISTRY, (PerceptualModel,)),
+    (METRIC_REGISTRY, (calculate_iqa, calculate_relative_gain)),
+)
+
+
+def register_all():
+    """Register everything once; a second call does nothing.
+
+    Raises:
+        ValueError: another package has registered one of our names.
+    """
+    for registry, things in REGISTERED:
+        for thing in things:
+            if thing.__name__ not in registry:
+                registry.register(thing)
+            elif (there := dict(registry)[thing.__name__]).__module__ != thing.__module__:
+                raise ValueError(f'{thing.__name__} is already registered in BasicSR by {there.__module__}')

@@ -1,0 +1,221 @@
+"""Validation for PerceptualModel: start weights as baseline, best checkpoints, and the host's CPU faults mended."""
+
+import contextlib
+import csv
+import os
+from pathlib import Path
+
+import torch
+from basicsr.utils import get_root_logger
+
+from nriqa_plugin.basicsr import cpu, metrics
+from nriqa_plugin.checks import atomic_path, unknown_name
+from nriqa_plugin.evaluation.relative_gain import read_baseline
+from nriqa_plugin.evaluation.scoring import score_row, write_scores
+from nriqa_plugin.losses.training_state import unchanged_random
+
+START = 'start'  # label of the stored start weights, and the baseline option that asks for them
+HISTORY_COLUMNS = ('iteration', 'dataset', 'metric', 'mean')
+GAIN, SCORE = 'calculate_relative_gain', 'calculate_iqa'
+
+
+class ValidationMixin:
+    """Lies over a host model's ``validation``; see :class:`nriqa_plugin.basicsr.models.PerceptualMixin`."""
+
+    def check_metrics(self, val):
+        """Build every judge now rather than at the first validation, and fill in its direction.
+
+        Raises:
+            ValueError: unknown metric options, a wrong ``better``, a bad baseline file, two gains of one judge, or
+                ``save_best`` of a metric that is not there.
+        """
+        named = val['metrics'] or {}
+        self.history = []
+        val['save_best'] = [val['save_best']] if isinstance(val.get('save_best'), str) else val.get('save_best') or []
+        for name in val['save_best']:
+            if name not in named:
+                raise unknown_name('metric in val.save_best', name, named)
+        self.gain_options = {name: option for name, option in named.items() if option['type'] == GAIN}
+        judges = [judge_of(option).name for option in self.gain_options.values()]
+        for option in named.values():
+            if option['type'] == SCORE:
+                option.setdefault('better', direction(option))
+                metrics.judge_of(SCORE, {key: value for key, value in option.items() if key != 'type'})
+        for name, option in self.gain_options.items():
+            judge = judge_of(option).name
+            if judges.count(judge) > 1:
+                raise ValueError(f'val.metrics.{name}: a second relative gain of the judge {judge!r}')
+            if option.get('baseline') not in (None, START):
+                read_baseline(option['baseline'], judge)
+
+    def wants_start(self):
+        """Whether some relative gain is measured against the weights that training starts from."""
+        return any(option.get('baseline') == START for option in self.gain_options.values())
+
+    def store_start_weights(self):
+        """Save the weights that training starts from, for ``baseline: start``.
+
+        Raises:
+            FileNotFoundError: a resumed run lacks the file.
+        """
+        if not self.wants_start() or self.opt['rank'] != 0:
+            return
+        if self.opt['path'].get('resume_state') is None:
+            self.save_network(self._validated_network(), 'net_g', START)
+        elif not self._start_path().is_file():
+            raise FileNotFoundError(f'baseline: start: the resumed run lacks its start weights: {self._start_path()}')
+
+    def note_image(self, data):
+        """Remember which image comes next; metrics do not learn it from the host."""
+        path = data.get('lq_path', data.get('folder', ''))
+        self.current_image = os.path.basename(str(path[0] if isinstance(path, (list, tuple)) else path))
+
+    def validation(self, dataloader, current_iter, tb_logger, save_img=False):
+        """The host's validation, without a trace in the random generators."""
+        with unchanged_random(), self._start_baseline(dataloader), self._recorded(GAIN) as record:
+            self._prepare_video(dataloader.dataset)
+            super().validation(dataloader, current_iter, tb_logger, save_img)
+            for option in self.gain_options.values():
+                judge = judge_of(option)
+                if judge in record:
+                    check_same_images(option['baseline'], judge.name, list(record[judge]))
+        if self.is_train and self.opt['rank'] == 0:
+            self._keep_best(dataloader.dataset.opt['name'], current_iter)
+
+    @contextlib.contextmanager
+    def _recorded(self, owner):
+        """Yield ``{judge: {image: score}}``, filled by the metric called ``owner`` inside the block."""
+        record = {}
+
+        def listen(who, judge, score):
+            if who == owner:
+                images = record.setdefault(judge, {})
+                frame = sum(name.partition('#')[0] == self.current_image for name in images)
+                images[f'{self.current_image}#{frame}' if frame else self.current_image] = score
+
+        with metrics.listening(listen):
+            yield record
+
+    def _prepare_video(self, dataset):
+        if hasattr(dataset, 'data_info') and self.opt['val']['metrics']:
+            self.metric_results = cpu.video_metric_table(dataset, self.opt['val']['metrics'], self.device)
+
+    @contextlib.contextmanager
+    def _start_baseline(self, dataloader):
+        """Point ``baseline: start`` to this data set's scores of the start weights, made when first needed."""
+        options = [option for option in self.gain_options.values() if option.get('baseline') == START]
+        if options:
+            root = self.opt['path'].get('experiments_root') or self.opt['path']['results_root']
+            path = Path(root) / f'baseline_{dataloader.dataset.opt["name"]}.csv'
+            if not path.is_file() and self.opt['rank'] == 0:
+                self._score_start(dataloader, path, options)
+            for option in options:
+                option['baseline'] = str(path)
+        try:
+            yield
+        finally:
+            for option in options:
+                option['baseline'] = START
+
+    def _score_start(self, dataloader, path, options):
+        """Run the host's own validation on the stored start weights and write the scores."""
+        get_root_logger().info(f'Scoring the start weights: the baseline of {dataloader.dataset.opt["name"]}.')
+        judges = {judge_of(option).name: _as_score(option) for option in options}
+        network = self._validated_network()
+        trained = {key: value.clone() for key, value in network.state_dict().items()}
+        transient = ('metric_results', 'best_metric_results')
+        kept = {key: self.__dict__.pop(key) for key in transient if hasattr(self, key)}
+        kept['history'], self.history = self.history, []
+        stock, self.opt['val']['metrics'] = self.opt['val']['metrics'], judges
+        try:
+            network.load_state_dict(torch.load(self._start_path(), map_location='cpu', weights_only=True)['params'])
+            self._prepare_video(dataloader.dataset)
+            with self._recorded(SCORE) as record:
+                super().validation(dataloader, 0, None, False)
+        finally:
+            network.load_state_dict(trained)
+            self.opt['val']['metrics'] = stock
+            for key in transient:
+                self.__dict__.pop(key, None)
+            self.__dict__.update(kept)
+        rows = [score_row(image, judge, score) for judge, scores in record.items() for image, score in scores.items()]
+        write_scores(path, rows)
+
+    def _validated_network(self):
+        """The weights that the host validates: the moving average when there is one."""
+        return self.net_g_ema if hasattr(self, 'net_g_ema') else self.get_bare_model(self.net_g)
+
+    def _start_path(self):
+        return Path(self.opt['path']['models']) / f'net_g_{START}.pth'
+
+    def _update_best_metric_result(self, dataset_name, metric, val, current_iter):
+        super()._update_best_metric_result(dataset_name, metric, val, current_iter)
+        self.history.append((current_iter, dataset_name, metric, float(val)))
+
+    def _keep_best(self, dataset_name, current_iter):
+        """Write all validation results so far; save the network when a metric in ``val.save_best`` is at its best."""
+        write_history(self._history_path(), self.history)
+        for metric in self.opt['val']['save_best']:
+            if self.best_metric_results[dataset_name][metric]['iter'] != current_iter:
+                continue
+            label = f'best_{dataset_name}_{metric}'
+            if hasattr(self, 'net_g_ema'):
+                self.save_network([self.net_g, self.net_g_ema], 'net_g', label, ['params', 'params_ema'])
+            else:
+                self.save_network(self.net_g, 'net_g', label)
+
+    def _history_path(self):
+        return Path(self.opt['path']['experiments_root']) / 'validation.csv'
+
+    def load_history(self, iteration):
+        """After a resume: take up the validation results, and so the best values, known at ``iteration``."""
+        earlier = read_history(self._history_path()) if self._history_path().is_file() else []
+        for row_iteration, dataset_name, metric, value in earlier:
+            if row_iteration <= iteration and metric in (self.opt['val']['metrics'] or {}):
+                self._initialize_best_metric_results(dataset_name)
+                self._update_best_metric_result(dataset_name, metric, value, row_iteration)
+
+
+def judge_of(option):
+    """The judge of a validation metric's options."""
+    return metrics.judge_of(GAIN, {key: v for key, v in option.items() if key not in ('type', 'baseline', 'better')})
+
+
+def direction(option):
+    """BasicSR's ``better`` for a judge."""
+    return 'higher' if judge_of(option).higher_better else 'lower'
+
+
+def _as_score(option):
+    judge = {key: value for key, value in option.items() if key not in ('type', 'baseline', 'better')}
+    return {'type': SCORE, **judge, 'better': direction(option)}
+
+
+def write_history(path, rows):
+    """Write ``(iteration, data set, metric, mean)`` rows as a CSV file, at once or not at all."""
+    with atomic_path(path) as temporary, open(temporary, 'w', newline='') as file:
+        csv.writer(file).writerows([HISTORY_COLUMNS, *rows])
+
+
+def read_history(path):
+    """Rows ``(iteration, data set, metric, mean)`` of :func:`write_history`."""
+    with open(path, newline='') as file:
+        return [(int(i), dataset, metric, float(v)) for i, dataset, metric, v in list(csv.reader(file))[1:]]
+
+
+def check_same_images(path, metric, seen):
+    """Check that a baseline belongs to the images just scored.
+
+    Names need not be equal, only one the start of the other: results of ``x.png`` are stored as ``x_RUN.png``.
+
+    Raises:
+        ValueError: another number of images, or names that do not match.
+    """
+    baseline = read_baseline(path, metric)
+    stems = [Path(name).stem for name in baseline.names]
+    strange = [n for n in seen if not any(s.startswith(Path(n).stem) or Path(n).stem.startswith(s) for s in stems)]
+    if len(stems) != len(seen) or strange:
+        raise ValueError(
+            f'baseline: {path} belongs to another data set: it has {len(stems)} images ({", ".join(stems[:3])}, ...), '
+            f'validated were {len(seen)}{f", not in it: {strange[:3]}" if strange else ""}'
+        )

@@ -1,0 +1,253 @@
+"""A weighted sum of loss terms for the slot where a framework expects its pixel loss."""
+
+import importlib
+import inspect
+import logging
+
+import torch
+from torch import nn
+
+from nriqa_plugin.checks import check_keys, check_number, unknown_name
+from nriqa_plugin.losses.iqa_loss import FRIQALoss, NRIQALoss
+from nriqa_plugin.losses.pixel_loss import CharbonnierLoss
+from nriqa_plugin.losses.space import Space
+
+OWN_LOSSES = {'NRIQALoss': NRIQALoss, 'FRIQALoss': FRIQALoss}
+PLAIN_LOSSES = {'L1Loss': nn.L1Loss, 'MSELoss': nn.MSELoss, 'CharbonnierLoss': CharbonnierLoss}
+SCHEDULE = ('start_iter', 'stop_iter', 'warmup_iter', 'every')
+NOT_A_TARGET = ('weight', 'mask', 'target_is_real', 'is_disc')
+WARN_EVERY = 100  # calls; reading the counters more often would stall a GPU
+
+logger = logging.getLogger('nriqa_plugin')
+
+
+class LossSum(nn.Module):
+    """``sum_i w_i(iteration) * L_i(pred, target)`` as one tensor, with every term known by name.
+
+    Args:
+        terms (list[dict]): each ``{type, weight, name?, start_iter?, stop_iter?, warmup_iter?, every?, ...}``; the
+            remaining keys go to the loss. ``type`` is one of ours, a framework's registered loss (through the
+            adapters), or ``package.module:factory``. ``weight`` >= 0 says how much the term matters; direction is
+            handled inside the losses. A term acts after ``start_iter`` and up to ``stop_iter`` iterations, its
+            weight rises linearly over ``warmup_iter`` iterations, and with ``every: n`` it is scored at every n-th
+            iteration (not rescaled). ``name`` defaults to the judge's name or the type.
+        space (dict | None): what the network speaks, see :class:`nriqa_plugin.losses.space.Space`; our losses get
+            RGB in [0, 1], a framework's own losses get the tensors as they come.
+        grad_norms (bool): keep the norm of each term's weighted gradient with respect to ``pred``.
+
+    A non-finite term or a term with a non-finite gradient is dropped, counted in ``dropped`` and named in a warning;
+    with ``nonfinite = 'propagate'`` (set by our training models, which skip the whole step) it is only counted.
+
+    Raises:
+        ValueError, TypeError: at construction, naming the term and the option.
+    """
+
+    def __init__(self, terms, space=None, grad_norms=False):
+        super().__init__()
+        if not isinstance(terms, (list, tuple)) or not terms:
+            raise ValueError(f'terms must be a non-empty list of {{type, weight, ...}}, got {terms!r}')
+        self.space = Space(space)
+        self.grad_norms_wanted = bool(grad_norms)
+        self.nonfinite = 'drop'
+        self.iteration = 0
+        self.counts_itself = True
+        self.terms = nn.ModuleList(self._build_term(i, term) for i, term in enumerate(terms))
+        names = [term.name for term in self.terms]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two terms are named {name!r}; give one of them its own 'name'")
+        self.values = {}
+        self.grad_norms = {}
+        self.warned_counts = {}
+
+    def find_loss(self, type_name):
+        """The class or factory behind a term's ``type``; the adapters look into their framework's registry too."""
+        if ':' in type_name:
+            module, _, attribute = type_name.partition(':')
+            return getattr(importlib.import_module(module), attribute)
+        known = {**PLAIN_LOSSES, **OWN_LOSSES}
+        if type_name not in known:
+            raise unknown_name('loss type', type_name, known)
+        return known[type_name]
+
+    def _build_term(self, index, term):
+        where = f'terms[{index}]'
+        if not isinstance(term, dict) or 'type' not in term or 'weight' not in term:
+            raise ValueError(f"{where} must be a mapping with 'type' and 'weight', got {term!r}")
+        options = dict(term)
+        type_name = options.pop('type')
+        where = f'{where} ({type_name})'
+        weight = check_number(f'{where}.weight', options.pop('weight'))
+        if weight < 0:
+            raise ValueError(f'{where}.weight must be positive, got {weight}: the direction of a judge is handled '
+                             'inside, a higher weight always means that the term matters more')  # fmt: skip
+        name = options.pop('name', None)
+        schedule = {key: options.pop(key) for key in SCHEDULE if key in options}
+        if 'space' in options:
+            raise ValueError(f'{where}: give space to LossSum, not to a term')
+        loss = self._build_loss(where, type_name, options)
+        return Term(name or _default_name(type_name, loss), loss, weight, where, **schedule)
+
+    def _build_loss(self, where, type_name, options):
+        with named(where):
+            factory = self.find_loss(type_name)
+            if inspect.isclass(factory):
+                accepted = inspect.signature(factory).parameters
+                if not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
+                    check_keys(type_name, options, accepted)
+            loss = factory(**options)
+            check_takes_target(loss)
+        return loss
+
+    def set_iteration(self, iteration):
+        """Tell the iteration (starting at 1); without it the sum counts its own training calls."""
+        self.iteration, self.counts_itself = iteration, False
+
+    def forward(self, pred, target=None):
+        """The weighted sum.
+
+        Args:
+            pred (Tensor): the network's output, ``(N, C, H, W)`` or ``(N, T, C, H, W)``.
+            target (Tensor | None): ground truth of the same shape.
+
+        Returns:
+            Tensor: 0-d. Afterwards ``values`` holds every active term's detached value (before its weight) and, after
+            ``backward()`` with ``grad_norms``, ``grad_norms`` the norm of its weighted gradient.
+        """
+        if self.counts_itself and torch.is_grad_enabled():
+            self.iteration += 1
+        self.values, self.grad_norms = {}, {}
+        contributions = []
+        for term in self.terms:
+            weight = term.weight_at(self.iteration)
+            if weight == 0:
+                continue
+            with named(f'term {term.name!r}'):
+                contributions.append(self._contribution(term, weight, pred, target))
+        if self.iteration % WARN_EVERY == 0 and self.nonfinite == 'drop':
+            self._warn_dropped()
+        # With every term asleep the result still has to be connected, since the host calls backward().
+        return sum(contributions) if contributions else pred.sum() * 0
+
+    def _contribution(self, term, weight, pred, target):
+        view = pred.view_as(pred)
+        if hasattr(term.loss, 'set_iteration'):
+            term.loss.set_iteration(self.iteration)
+        if getattr(term.loss, 'unit_rgb', False):
+            converted = target if target is None else self.space.to_unit_rgb(target)
+            value = term.loss(self.space.to_unit_rgb(view), converted)
+        else:
+            value = term.loss(view, target)
+        if isinstance(value, (tuple, list)):  # the frameworks' (perceptual, style) pairs
+            value = sum(part for part in value if part is not None)
+        if not isinstance(value, torch.Tensor) or value.dim() != 0:
+            got = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+            raise ValueError(f"must return one number, got {got}; a loss needs reduction 'mean' or 'sum' here")
+        self.values[term.name] = value.detach()
+        finite = torch.isfinite(value.detach())
+        term.dropped += ~finite
+        if view.requires_grad:
+            view.register_hook(lambda gradient: self._watch_gradient(term, finite, gradient))
+        weighted = value * weight
+        return torch.where(finite, weighted, 0) if self.nonfinite == 'drop' else weighted
+
+    def _watch_gradient(self, term, value_was_finite, gradient):
+        norm = torch.linalg.vector_norm(gradient.detach(), dtype=torch.float32)
+        finite = torch.isfinite(norm)
+        term.dropped += value_was_finite & ~finite
+        if self.grad_norms_wanted:
+            self.grad_norms[term.name] = norm
+        return torch.where(finite, gradient, 0) if self.nonfinite == 'drop' else gradient
+
+    def dropped(self):
+        """How often each term was not finite so far: ``{name: count}``, only those that ever were."""
+        counts = {term.name: int(term.dropped) for term in self.terms}
+        return {name: count for name, count in counts.items() if count}
+
+    def undefined(self):
+        """How many images a judge left out as undefined so far: ``{name: count}``, only where there were any."""
+        counts = {term.name: int(getattr(term.loss, 'undefined', 0)) for term in self.terms}
+        return {name: count for name, count in counts.items() if count}
+
+    def _warn_dropped(self):
+        counts = {'terms dropped as not finite': self.dropped(), 'images left out as undefined': self.undefined()}
+        if any(counts.values()) and counts != self.warned_counts:
+            self.warned_counts = counts
+            logger.warning('LossSum, iteration %d: %s', self.iteration, counts)
+
+    def loss_state(self):
+        """Iteration and counters, for an exact resume (no judge's weights)."""
+        undefined = {term.name: int(getattr(term.loss, 'undefined', 0)) for term in self.terms}
+        dropped = {term.name: int(term.dropped) for term in self.terms}
+        return {'iteration': self.iteration, 'dropped': dropped, 'undefined': undefined}
+
+    def load_loss_state(self, state):
+        """Restore :meth:`loss_state`; terms that the state does not know start at zero."""
+        self.iteration = state['iteration']
+        for term in self.terms:
+            term.dropped.fill_(state['dropped'].get(term.name, 0))
+            if hasattr(term.loss, 'undefined'):
+                term.loss.undefined.fill_(state['undefined'].get(term.name, 0))
+
+
+class LossPair(LossSum):
+    """A ``LossSum`` for slots that want the pair (perceptual, style), as the frameworks' perceptual losses return."""
+
+    def forward(self, pred, target=None):
+        """As :meth:`LossSum.forward`, but returns ``(sum, None)``."""
+        return super().forward(pred, target), None
+
+
+class Term(nn.Module):
+    """One term of a :class:`LossSum`: a loss, its weight and its schedule."""
+
+    def __init__(self, name, loss, weight, where, start_iter=0, stop_iter=None, warmup_iter=0, every=1):
+        super().__init__()
+        self.name, self.loss, self.weight = name, loss, weight
+        self.start_iter = check_number(f'{where}.start_iter', start_iter, low=0, integer=True)
+        self.warmup_iter = check_number(f'{where}.warmup_iter', warmup_iter, low=0, integer=True)
+        self.every = check_number(f'{where}.every', every, low=1, integer=True)
+        self.stop_iter = stop_iter
+        if stop_iter is not None:
+            check_number(f'{where}.stop_iter', stop_iter, low=start_iter + 1, integer=True)
+        self.register_buffer('dropped', torch.zeros((), dtype=torch.long), persistent=False)
+
+    def weight_at(self, iteration):
+        """The weight at an iteration (starting at 1); 0 while the term is asleep."""
+        age = iteration - self.start_iter
+        if age < 1 or (self.stop_iter is not None and iteration > self.stop_iter) or (age - 1) % self.every:
+            return 0.0
+        return self.weight * min(1.0, age / self.warmup_iter) if self.warmup_iter else self.weight
+
+
+def check_takes_target(loss):
+    """Refuse a loss whose second argument is not the ground truth (``WeightedTVLoss``, ``GANLoss``).
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    function = loss.forward if isinstance(loss, nn.Module) else loss
+    names = list(inspect.signature(function).parameters)
+    if len(names) < 2 or names[1] in NOT_A_TARGET:
+        got = names[1] if len(names) > 1 else 'no second argument'
+        raise ValueError(f'a term is called as loss(pred, target), but here the second argument is {got!r}')
+
+
+class named:
+    """Prefix the message of ``ValueError`` and ``TypeError`` with where it happened."""
+
+    def __init__(self, where):
+        self.where = where
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if kind in (ValueError, TypeError, ImportError, FileNotFoundError):
+            raise kind(f'{self.where}: {error}') from error
+
+
+def _default_name(type_name, loss):
+    if hasattr(loss, 'scorer'):
+        return loss.scorer.name
+    return type_name.rpartition(':')[2].removesuffix('Loss').lower()
