@@ -176,8 +176,11 @@ def tensors_hash(tensors):
 
 def file_hash(path):
     """The first 12 hex digits of a file's SHA-256."""
+    digest = hashlib.sha256()
     with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()[:12]
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:12]
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ def mend_host():
     train.load_resume_state = _load_resume_state(train.load_resume_state)
     dist_util._init_dist_pytorch = lambda backend, **kwargs: torch.distributed.init_process_group('gloo', **kwargs)
     stock = BaseModel.model_to_device
-    BaseModel.model_to_device = lambda model, net: to_device(model, net, stock)
+    BaseModel.model_to_device = lambda model, net: to_device(model, net, lambda n: stock(model, n))
 
 
 def _load_resume_state(stock):
@@ -45,7 +45,7 @@ def to_device(model, net, stock):
     if model.opt['dist'] and model.device.type == 'cpu':
         unused = model.opt.get('find_unused_parameters', False)
         return DistributedDataParallel(net.to(model.device), find_unused_parameters=unused)
-    return stock(model, net)
+    return stock(net)
 
 
 @contextlib.contextmanager

@@ -28,5 +28,5 @@ def register_all():
         for thing in things:
             if thing.__name__ not in registry:
                 registry.register(thing)
-            elif (there := dict(registry)[thing.__name__]).__module__ != thing.__module__:
+            elif (there := registry.get(thing.__name__)).__module__ != thing.__module__:
                 raise ValueError(f'{thing.__name__} is already registered in BasicSR by {there.__module__}')

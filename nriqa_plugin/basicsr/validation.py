@@ -11,7 +11,7 @@ from basicsr.utils import get_root_logger
 from nriqa_plugin.basicsr import cpu, metrics
 from nriqa_plugin.checks import atomic_path, unknown_name
 from nriqa_plugin.evaluation.relative_gain import read_baseline
-from nriqa_plugin.evaluation.scoring import score_row, write_scores
+from nriqa_plugin.evaluation.scores import score_row, write_scores
 from nriqa_plugin.losses.training_state import unchanged_random
 
 START = 'start'  # label of the stored start weights, and the baseline option that asks for them
@@ -213,7 +213,7 @@ def check_same_images(path, metric, seen):
     """
     baseline = read_baseline(path, metric)
     stems = [Path(name).stem for name in baseline.names]
-    strange = [n for n in seen if not any(s.startswith(Path(n).stem) or Path(n).stem.startswith(s) for s in stems)]
+    strange = [n for n in sorted(seen) if not any(s.startswith(Path(n).stem) or Path(n).stem.startswith(s) for s in stems)]
     if len(stems) != len(seen) or strange:
         raise ValueError(
             f'baseline: {path} belongs to another data set: it has {len(stems)} images ({", ".join(stems[:3])}, ...), '

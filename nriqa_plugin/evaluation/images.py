@@ -1,0 +1,154 @@
+"""Image files: reading one, listing a folder, pairing results with their references."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+
+
+def read_image(path):
+    """Decode an image file. EXIF rotation is applied, as viewers and OpenCV do; colour profiles are ignored.
+
+    Args:
+        path (str | Path): 8-bit RGB, grey (repeated to three channels) or palette image, or 16-bit grey.
+
+    Returns:
+        Tensor: RGB in [0, 1], ``(3, H, W)``, float32.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an image, truncated, with an alpha channel, with several frames, with 16-bit colours (Pillow
+            would drop the lower byte) or in another colour space; the message names the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'no such image: {path}')
+    try:
+        with Image.open(path) as image:
+            depth = _bits_per_channel(image, path)
+            _refuse_lossy(image, depth, path)
+            pixels = _to_array(ImageOps.exif_transpose(image))
+    except (OSError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+        raise ValueError(f'{path} is not a readable image (truncated or damaged?): {error}') from error
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None].repeat(3, axis=2)
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def list_images(folder):
+    """The image files directly in a folder, sorted by name; hidden and other files are left out.
+
+    Returns:
+        list[Path]: with an ending in ``EXTENSIONS``, in any case.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: it holds no image.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f'no such folder: {folder}')
+    found = [p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and p.name[0] != '.' and p.is_file()]
+    if not found:
+        hint = ' (its subfolders are not searched)' if any(p.is_dir() for p in folder.iterdir()) else ''
+        raise ValueError(f'no image in {folder}{hint}; known endings: {" ".join(EXTENSIONS)}')
+    return sorted(found, key=lambda p: p.name)
+
+
+def pair_images(folder, reference_folder, suffix=''):
+    """Pair every image with its reference by file name without ending.
+
+    Args:
+        folder, reference_folder (str | Path): images and references.
+        suffix (str): what one side may have more, such as ``x4`` (``babyx4.png`` and ``baby.png``), or ``_NAME`` for
+            results of a BasicSR run called NAME. An exact match comes first.
+
+    Returns:
+        list[tuple[Path, Path]]: (image, reference), sorted by image.
+
+    Raises:
+        FileNotFoundError: a missing folder.
+        ValueError: an image or a reference that is left over, or that has two partners.
+    """
+    images, references = _by_stem(folder), _by_stem(reference_folder)
+    pairs, taken = [], {}
+    for stem, image in images.items():
+        partner = next((name for name in _partners(stem, suffix) if name in references), None)
+        if partner is None:
+            continue
+        if partner in taken:
+            raise ValueError(f'{references[partner]} is the reference of both {taken[partner].name} and {image.name}')
+        taken[partner] = image
+        pairs.append((image, references[partner]))
+    alone = [image.name for image in images.values() if image not in taken.values()]
+    unused = [reference.name for stem, reference in references.items() if stem not in taken]
+    if alone or unused:
+        raise ValueError(
+            f'{folder} and {reference_folder} do not pair by name'
+            f'{f" with the suffix {suffix!r}" if suffix else ""}: '
+            f'{few(alone)} without a reference, {few(unused)} without an image'
+        )
+    return pairs
+
+
+def few(names, count=3):
+    """``none``, or the number of names and the first of them, for messages."""
+    names = list(names)
+    if not names:
+        return 'none'
+    return f'{len(names)} ({", ".join(names[:count])}{", ..." if len(names) > count else ""})'
+
+
+def _by_stem(folder):
+    stems = {}
+    for path in list_images(folder):
+        if path.stem in stems:
+            raise ValueError(
+                f'{path.name} and {stems[path.stem].name} in {folder} have the same name but for the ending'
+            )
+        stems[path.stem] = path
+    return stems
+
+
+def _partners(stem, suffix):
+    yield stem
+    if suffix:
+        yield stem + suffix
+        if stem.endswith(suffix):
+            yield stem[: -len(suffix)]
+
+
+def _bits_per_channel(image, path):
+    """Pillow opens 16-bit RGB as 8-bit without a word, so the depth is read from the file's own header."""
+    if image.format == 'PNG':
+        with open(path, 'rb') as file:
+            return file.read(25)[24]  # 8 bytes signature, 8 of chunk header, width, height, then the depth
+    if image.format == 'TIFF':
+        return max(image.tag_v2.get(258, (1,)))  # BitsPerSample
+    return 8
+
+
+def _refuse_lossy(image, depth, path):
+    """Refuse what could only be converted by dropping or inventing something."""
+    if getattr(image, 'n_frames', 1) > 1:
+        raise ValueError(f'{path} holds {image.n_frames} frames; save them as single images')
+    if image.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in image.info:
+        raise ValueError(f'{path} has transparency, which no judge sees; flatten it to RGB first')
+    grey16 = depth == 16 and image.mode.startswith('I')
+    if depth > 8 and not grey16:
+        raise ValueError(f'{path} has {depth} bits per channel; convert it to 8-bit RGB (16 bits: grey only)')
+    if image.mode not in ('1', 'L', 'P', 'RGB') and not grey16:
+        raise ValueError(f'{path} is {image.mode}; convert it to RGB or grey')
+
+
+def _to_array(image):
+    """``(H, W)`` or ``(H, W, 3)`` float32 in [0, 1]."""
+    if image.mode.startswith('I'):
+        return np.asarray(image).astype(np.float32) / 65535
+    image = image.convert({'1': 'L', 'P': 'RGB'}.get(image.mode, image.mode))
+    return np.asarray(image).astype(np.float32) / 255

@@ -1,0 +1,162 @@
+"""Relative gain: by how many percent a test improves on a baseline, whatever the judge's direction and units."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+from nriqa_plugin.checks import file_hash, unknown_name
+from nriqa_plugin.evaluation.images import few
+from nriqa_plugin.evaluation.scores import mean, read_scores, write_scores
+
+__all__ = ['Baseline', 'Gain', 'gains', 'read_baseline', 'relative_gain', 'write_scores']
+
+
+def relative_gain(test_mean, baseline_mean, higher_better):
+    """Eq. 1 of Kashkarov et al., 'Can No-Reference Quality-Assessment Methods Serve as Perceptual Losses for
+    Super-Resolution?' (arXiv 2405.20392): ``100 * s * (mean_T - mean_B) / mean_B``.
+
+    Args:
+        test_mean, baseline_mean (float): mean scores over the same images.
+        higher_better (bool): direction of the judge; ``s`` is +1 when true, else -1.
+
+    Returns:
+        float: percent; positive is better.
+
+    Raises:
+        ValueError: a mean that is not finite, or a baseline mean that is not positive.
+    """
+    _check_baseline('the baseline', baseline_mean)
+    if not math.isfinite(test_mean):
+        raise ValueError(f'the relative gain needs a finite mean of the test, got {test_mean}')
+    return _gain(test_mean, baseline_mean, higher_better)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One metric of a scores file, to compare others with.
+
+    Attributes:
+        metric (str): name of the judge.
+        mean (float): mean score over the ``n`` images.
+        n (int): number of images.
+        higher_better (bool): direction.
+        judge_hash (str): which weights of the judge.
+        names (tuple[str, ...]): the images, sorted.
+        hash (str): first 12 hex digits of the file's SHA-256.
+    """
+
+    metric: str
+    mean: float
+    n: int
+    higher_better: bool
+    judge_hash: str
+    names: tuple
+    hash: str
+
+    def __post_init__(self):
+        _check_baseline(f'the baseline of {self.metric}', self.mean)
+
+    def gain(self, score):
+        """Relative gain in percent of one score or of a tensor of scores.
+
+        Its mean over images is Eq. 1 for their mean score, since Eq. 1 is affine in ``mean_T``.
+        """
+        return _gain(score, self.mean, self.higher_better)
+
+    def check_same_images(self, names):
+        """Check that other scores are of the same images.
+
+        Raises:
+            ValueError: with the first names that differ.
+        """
+        own, other = Counter(self.names), Counter(names)
+        if own != other:
+            raise ValueError(
+                f'baseline file of another data set: {self.metric} of {self.n} images in the baseline, of '
+                f'{sum(other.values())} in the test; only in the baseline: {few(sorted((own - other).elements()))}, '
+                f'only in the test: {few(sorted((other - own).elements()))}'
+            )
+
+
+@dataclass(frozen=True)
+class Gain:
+    """One line of a table of relative gains; ``gain`` is in percent, positive is better."""
+
+    metric: str
+    higher_better: bool
+    n: int
+    baseline_mean: float
+    test_mean: float
+    gain: float
+    judge_hash: str
+    baseline_hash: str
+
+
+def read_baseline(path, metric):
+    """Read one metric of a scores file as a baseline.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a damaged file, a metric that it lacks (the closest ones are shown), or a mean that is not
+            positive and finite.
+    """
+    return _baseline(read_scores(path), metric, file_hash(path))
+
+
+def gains(baseline_file, test_file, metrics=None):
+    """Relative gains of one scores file over another.
+
+    Args:
+        baseline_file, test_file (str | Path): files of ``score_folder``.
+        metrics (Sequence[str] | None): which metrics; by default all, and both files must hold the same.
+
+    Returns:
+        list[Gain]: in the order of ``metrics``, else sorted by metric.
+
+    Raises:
+        ValueError: other metrics, images, references, weights of a judge or direction, or a baseline that is not
+            positive.
+    """
+    base, test, base_hash = read_scores(baseline_file), read_scores(test_file), file_hash(baseline_file)
+    if metrics is None:
+        metrics = base.metrics
+        if metrics != test.metrics:
+            raise ValueError(f'{baseline_file} holds {", ".join(base.metrics)}, {test_file} holds '
+                             f'{", ".join(test.metrics)}; name the metrics to compare')  # fmt: skip
+    return [_compare(base, test, metric, base_hash) for metric in metrics]
+
+
+def _compare(base, test, metric, base_hash):
+    baseline, rows = _baseline(base, metric, base_hash), test.of(metric)
+    baseline.check_same_images(row.image for row in rows)
+    if baseline.judge_hash != rows[0].judge_hash:
+        raise ValueError(f'{metric} was scored by two judges: {baseline.judge_hash} in {base.path}, '
+                         f'{rows[0].judge_hash} in {test.path}')  # fmt: skip
+    if baseline.higher_better != rows[0].higher_better:
+        raise ValueError(f'{base.path} and {test.path} contradict each other on the direction of {metric}')
+    for old, new in zip(base.of(metric), rows, strict=True):
+        if old.reference_hash and new.reference_hash and old.reference_hash != new.reference_hash:
+            raise ValueError(f'{metric} of {new.image} was scored against two references in {base.path}, {test.path}')
+    test_mean = mean(row.score for row in rows)
+    gain = relative_gain(test_mean, baseline.mean, baseline.higher_better)
+    return Gain(metric, baseline.higher_better, baseline.n, baseline.mean, test_mean, gain,
+                baseline.judge_hash, base_hash)  # fmt: skip
+
+
+def _baseline(scores, metric, file_digest):
+    if metric not in scores.metrics:
+        raise unknown_name(f'metric in the baseline {scores.path}:', metric, scores.metrics)
+    rows = scores.of(metric)
+    names = tuple(row.image for row in rows)
+    average = mean(row.score for row in rows)
+    return Baseline(metric, average, len(rows), rows[0].higher_better, rows[0].judge_hash, names, file_digest)
+
+
+def _gain(test, baseline_mean, higher_better):
+    return 100 * (1 if higher_better else -1) * (test - baseline_mean) / baseline_mean
+
+
+def _check_baseline(what, value):
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f'{what} has the mean {value}: the relative gain divides by it, so it must be positive and '
+                         'finite')  # fmt: skip

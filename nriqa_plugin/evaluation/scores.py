@@ -1,0 +1,166 @@
+"""The scores file: a tidy CSV with one row per image and metric."""
+
+import csv
+import io
+import math
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from nriqa_plugin import __version__
+from nriqa_plugin.checks import atomic_path, check_file, unknown_name
+
+
+@dataclass(frozen=True)
+class Score:
+    """One row; the fields are the columns.
+
+    Attributes:
+        image (str): file name relative to the folder.
+        metric (str): name of the judge.
+        score (float): in the judge's native units.
+        higher_better (bool): direction of the score.
+        judge_hash (str): ``weights_hash()`` of the judge.
+        image_hash, reference_hash (str): first 12 hex digits of the files' SHA-256; empty if there is no file.
+        version (str): of this package, when the score was made.
+    """
+
+    image: str
+    metric: str
+    score: float
+    higher_better: bool
+    judge_hash: str
+    image_hash: str = ''
+    reference_hash: str = ''
+    version: str = __version__
+
+
+COLUMNS = tuple(field.name for field in fields(Score))
+HEADER = ','.join(COLUMNS) + '\n'
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A scores file that was read: ``path`` and its ``rows``."""
+
+    path: Path
+    rows: tuple
+
+    @property
+    def metrics(self):
+        """The metrics in the file, sorted."""
+        return sorted({row.metric for row in self.rows})
+
+    def of(self, metric):
+        """The rows of one metric, sorted by image; a ``ValueError`` shows the closest names."""
+        rows = [row for row in self.rows if row.metric == metric]
+        if not rows:
+            raise unknown_name(f'metric in {self.path}:', metric, self.metrics)
+        return sorted(rows, key=lambda row: row.image)
+
+    def mean(self, metric):
+        """The mean score of one metric over its images."""
+        return mean(row.score for row in self.of(metric))
+
+
+def read_scores(path):
+    """Read a scores file.
+
+    Returns:
+        Scores
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: wrong columns, a damaged row, a score that is NaN or no number, two rows of one image and metric,
+            or one metric scored by two judges; the message names file and line.
+    """
+    file = check_file('scores file', path)
+    rows = _parse(file, file.read_bytes())
+    if not rows:
+        raise ValueError(f'{path} holds no scores')
+    return Scores(file, tuple(rows))
+
+
+def read_unfinished(path):
+    """The rows of a scores file whose writer may have been killed: a last line without its end is left out.
+
+    Raises:
+        ValueError: as :func:`read_scores`; also when the file never was a scores file.
+    """
+    data = Path(path).read_bytes()
+    complete = data[: data.rfind(b'\n') + 1]
+    if not complete and HEADER.encode().startswith(data):
+        return []
+    return _parse(path, complete or data)
+
+
+def write_scores(path, rows):
+    """Write :class:`Score` rows, sorted by metric and image, under a temporary name that is then renamed."""
+    with atomic_path(path) as temporary:
+        lines = [csv_line(row) for row in sorted(rows, key=lambda row: (row.metric, row.image))]
+        temporary.write_bytes((HEADER + ''.join(lines)).encode())
+
+
+def score_row(image, judge, score, image_hash='', reference_hash='', judge_hash=None):
+    """The row for one score of a judge; ``judge_hash`` spares hashing its weights again."""
+    judge_hash = judge.weights_hash() if judge_hash is None else judge_hash
+    return Score(image, judge.name, float(score), judge.higher_better, judge_hash, image_hash, reference_hash)
+
+
+def csv_line(row):
+    """One row as text, with its line end."""
+    if '\n' in row.image or '\r' in row.image:
+        raise ValueError(f'a line break in a file name cannot be stored: {row.image!r}')
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerow(astuple(row))
+    return text.getvalue()
+
+
+def mean(values):
+    """Mean of an iterable of numbers; the sum is exact before it is rounded."""
+    values = list(values)
+    return math.fsum(values) / len(values)
+
+
+def _parse(path, data):
+    try:
+        # Spreadsheets put a byte order mark in front.
+        lines = list(csv.reader(io.StringIO(data.decode('utf-8-sig')), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f'{path} is not a CSV file: {error}') from error
+    header = lines[0] if lines else []
+    if sorted(header) != sorted(COLUMNS):
+        raise ValueError(f'{path} is not a scores file: its columns are {header}, they must be {list(COLUMNS)}')
+    rows, seen, judges = [], {}, {}
+    for number, values in enumerate(lines[1:], 2):
+        if not values:
+            continue
+        where = f'{path}, line {number}'
+        row = _row(where, header, values)
+        if (row.image, row.metric) in seen:
+            raise ValueError(f'{where}: {row.metric} of {row.image} stands in line {seen[row.image, row.metric]} too')
+        seen[row.image, row.metric] = number
+        judge = (row.judge_hash, row.higher_better)
+        if judges.setdefault(row.metric, judge) != judge:
+            raise ValueError(f'{where}: {row.metric} by another judge or direction than in the lines above: '
+                             f'{judge}, above {judges[row.metric]}')  # fmt: skip
+        rows.append(row)
+    return rows
+
+
+def _row(where, header, values):
+    if len(values) != len(header):
+        raise ValueError(f'{where}: {len(values)} values for {len(header)} columns')
+    row = dict(zip(header, values, strict=True))
+    if not row['image'] or not row['metric']:
+        raise ValueError(f'{where}: no image or no metric')
+    try:
+        row['score'] = float(row['score'])
+    except ValueError:
+        raise ValueError(f'{where}: the score of {row["image"]} is no number: {row["score"]!r}') from None
+    if math.isnan(row['score']):
+        raise ValueError(f'{where}: the score of {row["image"]} is NaN')
+    direction = row['higher_better'].lower()
+    if direction not in ('true', 'false'):
+        raise ValueError(f'{where}: higher_better must be True or False, got {row["higher_better"]!r}')
+    row['higher_better'] = direction == 'true'
+    return Score(**row)

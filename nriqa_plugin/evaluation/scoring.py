@@ -1,0 +1,166 @@
+"""Scoring a folder of images with judges, into a scores file that survives crashes."""
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nriqa_plugin.checks import file_hash
+from nriqa_plugin.evaluation.images import few, list_images, pair_images, read_image
+from nriqa_plugin.evaluation.scores import csv_line, read_scores, read_unfinished, score_row, write_scores
+from nriqa_plugin.iqa import Scorer, create_scorer
+
+__all__ = ['read_scores', 'score_folder', 'score_row', 'write_scores']
+
+
+def score_folder(images, judges, out, references=None, device='auto', progress=True, suffix=''):
+    """Score every image of a folder with every judge, into a scores file.
+
+    Each image is decoded once and scored alone, so that memory does not grow with the folder. A row is on disk as
+    soon as it is known: after a crash the same call goes on where it stopped. Rows of unchanged images are kept,
+    changed images are scored again, rows of metrics that are not asked for stay.
+
+    Args:
+        images (str | Path): folder of images, see :func:`~nriqa_plugin.evaluation.images.list_images`.
+        judges (Sequence[Scorer | str]): judges, or their names; also a single one.
+        out (str | Path): the CSV file, sorted by metric and image when done.
+        references (str | Path | None): folder of references, paired by name; wanted by full-reference judges.
+        device (str): ``auto`` (a GPU if there is one) or a torch device. The judges are moved there.
+        progress (bool): show a progress bar on a terminal.
+        suffix (str): ending of the images' names, such as BasicSR's ``_<run>``. It is ignored in pairing and left out
+            of the stored names, so that the scores files of two runs compare.
+
+    Returns:
+        Scores: all rows of the file.
+
+    Raises:
+        FileNotFoundError: a missing folder.
+        ValueError: images that do not pair, a file ``out`` that belongs to other judges or images, an image that a
+            judge cannot score (the message names both).
+    """
+    device = _device(device)
+    judges = _named([judges] if isinstance(judges, (str, Scorer)) else judges, references)
+    files = _files(images, references, suffix)
+    hashes = {path: file_hash(path) for pair in files.values() for path in pair if path}
+    todo = {}
+    for metric, judge in judges.items():
+        judge_hash = judge.weights_hash()
+        for name, (image, reference) in files.items():
+            reference_hash = hashes[reference] if judge.needs_reference else ''
+            todo[name, metric] = score_row(name, judge, float('nan'), hashes[image], reference_hash, judge_hash)
+    rows = _kept_rows(Path(out), todo, {name: hashes[pair[0]] for name, pair in files.items()})
+    for row in rows:
+        todo.pop((row.image, row.metric), None)
+    # From here on the file is only appended to, line by line; a torn last line was left behind by this rewrite.
+    write_scores(out, rows)
+    for judge in judges.values():
+        judge.to(device)
+    with open(out, 'a', encoding='utf-8', newline='') as file, _bar(progress, len(files)) as advance:
+        for name, (path, reference) in files.items():
+            missing = [(judge, todo[name, metric]) for metric, judge in judges.items() if (name, metric) in todo]
+            for row in _score_image(path, reference, missing, device):
+                file.write(csv_line(row))
+                file.flush()
+                rows.append(row)
+            advance()
+    write_scores(out, rows)
+    return read_scores(out)
+
+
+def _named(judges, references):
+    """``{metric: judge}``, refusing what cannot score single images of this folder."""
+    named = {}
+    for judge in map(create_scorer, judges):
+        if judge.name in named:
+            raise ValueError(f'two judges are called {judge.name!r}; score them into two files')
+        if judge.temporal:
+            raise ValueError(f'{judge.name} is a video judge and cannot score single images')
+        if judge.needs_reference and references is None:
+            raise ValueError(f'{judge.name} is a full-reference judge and needs a folder of references')
+        named[judge.name] = judge
+    if not named:
+        raise ValueError('no judge to score with')
+    return named
+
+
+def _files(images, references, suffix):
+    """``{stored name: (image, reference or None)}``, sorted."""
+    if references is None:
+        pairs = [(image, None) for image in list_images(images)]
+    else:
+        pairs = pair_images(images, references, suffix)
+    files = {}
+    for image, reference in pairs:
+        name = image.stem.removesuffix(suffix) + image.suffix
+        if name in files:
+            raise ValueError(f'{image.name} and {files[name][0].name} are both called {name} without {suffix!r}')
+        files[name] = (image, reference)
+    return files
+
+
+def _kept_rows(out, todo, image_hashes):
+    """The rows of an unfinished or older ``out`` that still hold.
+
+    Raises:
+        ValueError: rows of other images, of another judge under the same name, or outdated ones that nobody renews.
+    """
+    if not out.exists():
+        return []
+    rows = read_unfinished(out)
+    strange = sorted({row.image for row in rows} - image_hashes.keys())
+    if strange:
+        raise ValueError(f'{out} is of another folder: it has {few(strange)} that are not there; choose another file')
+    kept = []
+    for row in rows:
+        new = todo.get((row.image, row.metric))
+        if new is None and row.image_hash != image_hashes[row.image]:
+            raise ValueError(f'{out}: {row.image} has changed since {row.metric} scored it; '
+                             f'score {row.metric} again too, or choose another file')  # fmt: skip
+        if new and (row.judge_hash, row.higher_better) != (new.judge_hash, new.higher_better):
+            raise ValueError(f'{out} holds {row.metric} by another judge ({row.judge_hash}, now {new.judge_hash}); '
+                             'choose another file')  # fmt: skip
+        if new is None or (row.image_hash, row.reference_hash) == (new.image_hash, new.reference_hash):
+            kept.append(row)
+    return kept
+
+
+# no_grad, not inference_mode: a constant that a judge caches here must still be usable in a training loss.
+@torch.no_grad()
+def _score_image(path, reference, missing, device):
+    """Yield the finished rows of one image; ``missing`` holds (judge, row without score)."""
+    if not missing:
+        return
+    image = read_image(path)[None].to(device)
+    needs_reference = any(judge.needs_reference for judge, _ in missing)
+    target = read_image(reference)[None].to(device) if needs_reference else None
+    for judge, row in missing:
+        try:
+            score = judge(image, target if judge.needs_reference else None).item()
+        except (ValueError, TypeError) as error:
+            raise ValueError(f'{judge.name} cannot score {path}: {error}') from error
+        except RuntimeError as error:
+            raise RuntimeError(f'{judge.name} failed on {path}: {error}') from error
+        yield replace(row, score=score)
+
+
+def _device(device):
+    if device == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f'device {device!r} cannot be used: {str(error).splitlines()[0]}') from error
+    return torch.device(device)
+
+
+@contextlib.contextmanager
+def _bar(progress, total):
+    """Yield the function to call after each image; nothing is shown when nobody looks on."""
+    console = Console(stderr=True)
+    columns = (TextColumn('scoring'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not (progress and console.is_terminal)) as bar:
+        task = bar.add_task('', total=total)
+        yield lambda: bar.advance(task)

@@ -1,0 +1,46 @@
+"""Shared fixtures: where the real test data lies, and the same random numbers for every test."""
+
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    torch.set_num_threads(1)  # the workers already fill the cores
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers():
+    """Every test starts from the same global generators, whatever ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope='session')
+def test_data():
+    """The folder of real images and weights: ``NRIQA_TEST_DATA``, else ``../shared/data`` beside the repository."""
+    folder = Path(os.environ.get('NRIQA_TEST_DATA') or ROOT.parent / 'shared' / 'data')
+    if not folder.is_dir():
+        pytest.skip(f'no test data at {folder}: set NRIQA_TEST_DATA to the folder that holds images/ and weights/')
+    return folder
+
+
+def _weights(name):
+    @pytest.fixture(scope='session')
+    def path(test_data):
+        file = test_data / 'weights' / name
+        if not file.is_file():
+            pytest.skip(f'no {file.name} in {file.parent}')
+        return file
+
+    return path
+
+
+cnniqa_weights = _weights('CNNIQA-LIVE.pth')
+squeezenet_weights = _weights('squeezenet1_1-torchvision-fp16.pth')  # stored as fp16: .float() before loading

@@ -1,0 +1,363 @@
+"""The BasicSR adapter inside the process: registries, every base model, metrics, validation, guards."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip('basicsr', reason='the extra basicsr is not installed')
+
+from basicsr.archs import build_network
+from basicsr.data import build_dataloader, build_dataset
+from basicsr.losses import build_loss
+from basicsr.metrics import calculate_metric
+from basicsr.models import build_model
+from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
+
+import nriqa_plugin.basicsr
+from nriqa_plugin.basicsr import cpu, metrics, registration
+from nriqa_plugin.evaluation.relative_gain import relative_gain
+from nriqa_plugin.evaluation.scores import read_scores, score_row, write_scores
+from nriqa_plugin.losses import NRIQALoss
+from tests.judges import Darkness, TinyNet
+
+JUDGE = 'tests.judges:TinyNet'
+TERMS = [{'type': 'L1Loss', 'weight': 1.0}, {'type': 'NRIQALoss', 'metric': JUDGE, 'weight': 0.1}]
+SMALL_SR = {'type': 'MSRResNet', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 1, 'upscale': 4}
+ADAM = {'type': 'Adam', 'lr': 1e-3}
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Two smooth random images and their x1/4 versions, as a paired folder."""
+    rng = np.random.default_rng(0)
+    for kind in ('gt', 'lq'):
+        (tmp_path / kind).mkdir()
+    for name in ('one', 'two'):
+        small = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        small.resize((64, 48), Image.BICUBIC).save(tmp_path / 'gt' / f'{name}.png')
+        small.save(tmp_path / 'lq' / f'{name}.png')
+    return tmp_path
+
+
+def options(tmp_path, model_type='PerceptualModel', terms=TERMS, **more):
+    """Options as BasicSR hands them to a model after parsing."""
+    paths = {key: str(tmp_path / 'run' / key) for key in ('models', 'training_states', 'visualization')}
+    for path in paths.values():
+        (tmp_path / 'run').joinpath(path).mkdir(parents=True, exist_ok=True)
+    opt = {
+        'name': 'run', 'model_type': model_type, 'scale': 4, 'num_gpu': 0, 'dist': False, 'rank': 0, 'world_size': 1,
+        'is_train': True, 'network_g': dict(SMALL_SR), 'path': {**paths, 'experiments_root': str(tmp_path / 'run')},
+        'train': {
+            'optim_g': dict(ADAM), 'optim_d': dict(ADAM), 'pixel_opt': {'type': 'LossSum', 'terms': terms, 'grad_norms': True},
+            'scheduler': {'type': 'MultiStepLR', 'milestones': [100]},
+        },
+        'val': {'save_img': False, 'metrics': None},
+        'logger': {'print_freq': 1},
+    }  # fmt: skip
+    opt['train'].update(more.pop('train', {}))
+    return {**opt, **more}
+
+
+def pair(batch=2, side=8, frames=None, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch, 3) if frames is None else (batch, frames, 3)
+    return {
+        'lq': torch.rand(*shape, side, side, generator=generator),
+        'gt': torch.rand(*shape, 4 * side, 4 * side, generator=generator),
+    }
+
+
+def train_steps(model, data, steps=2):
+    for iteration in range(1, steps + 1):
+        model.feed_data({**data})
+        model.optimize_parameters(iteration)
+    return model.get_current_log()
+
+
+# -------------------------------------------------------------------------------------------- registries
+
+
+def test_every_registered_name_builds_from_a_plain_option_dict(photographs):
+    gt, lq = str(photographs / 'gt'), str(photographs / 'lq')
+    data = {
+        'name': 'x',
+        'phase': 'val',
+        'scale': 4,
+        'dataroot_gt': gt,
+        'dataroot_lq': lq,
+        'io_backend': {'type': 'disk'},
+    }
+    gray = np.full((16, 16, 3), 64, np.uint8)
+    store = photographs / 'base.csv'
+    write_scores(store, [score_row('one.png', Darkness(), 0.5)])
+    built = {
+        'LossSum': lambda: build_loss({'type': 'LossSum', 'terms': TERMS}),
+        'LossPair': lambda: build_loss({'type': 'LossPair', 'terms': TERMS}),
+        'NRIQALoss': lambda: build_loss({'type': 'NRIQALoss', 'metric': JUDGE}),
+        'FRIQALoss': lambda: build_loss({'type': 'FRIQALoss', 'metric': 'tests.judges:Distance'}),
+        'RLFN': lambda: build_network({'type': 'RLFN', 'feature_channels': 8})(torch.rand(1, 3, 16, 16)).shape == (1, 3, 64, 64),
+        'CheckedPairedImageDataset': lambda: len(build_dataset({'type': 'CheckedPairedImageDataset', **data})) == 2,
+        'PerceptualModel': lambda: build_model(options(photographs)),
+        'calculate_iqa': lambda: calculate_metric({'img': gray}, {'type': 'calculate_iqa', 'metric': 'tests.judges:Brightness'}) > 0.25,
+        'calculate_relative_gain': lambda: calculate_metric(
+            {'img': gray}, {'type': 'calculate_relative_gain', 'metric': 'tests.judges:Darkness', 'baseline': str(store)}
+        ) == pytest.approx(100 * (0.5 - 64 / 255) / 0.5, rel=1e-5),
+    }  # fmt: skip
+    names = [thing.__name__ for _, things in registration.REGISTERED for thing in things]
+    assert sorted(built) == sorted(names)
+    for name in names:
+        assert built[name](), name
+
+
+def test_registering_twice_does_nothing_and_a_foreign_name_is_refused(monkeypatch):
+    sizes = [len(list(r)) for r in (ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY)]
+    registration.register_all()
+    assert sizes == [
+        len(list(r)) for r in (ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY)
+    ]
+    foreign = type('LossSum', (), {'__module__': 'somebody.else'})
+    monkeypatch.setitem(LOSS_REGISTRY._obj_map, 'LossSum', foreign)
+    with pytest.raises(ValueError, match=r'LossSum is already registered in BasicSR by somebody\.else'):
+        registration.register_all()
+
+
+def test_version_is_plain_text_that_option_files_can_copy():
+    assert nriqa_plugin.__version__ == nriqa_plugin.basicsr.VERSION
+
+
+def test_terms_find_the_hosts_own_losses_by_registered_name():
+    loss = build_loss({'type': 'LossSum', 'terms': [{'type': 'CharbonnierLoss', 'weight': 2.0, 'eps': 1e-6}]})
+    pred, target = torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8)
+    host = build_loss({'type': 'CharbonnierLoss', 'eps': 1e-6})
+    assert loss(pred, target).item() == pytest.approx(2 * host(pred, target).item())
+    with pytest.raises(ValueError, match="'CharbonierLoss'. Did you mean 'CharbonnierLoss'"):
+        build_loss({'type': 'LossSum', 'terms': [{'type': 'CharbonierLoss', 'weight': 1.0}]})
+    with pytest.raises(ValueError, match="second argument is 'weight'"):
+        build_loss({'type': 'LossSum', 'terms': [{'type': 'WeightedTVLoss', 'weight': 1.0}]})
+
+
+# ------------------------------------------------------------------------- LossSum in the host's own models
+
+DISCRIMINATOR = {'type': 'UNetDiscriminatorSN', 'num_in_ch': 3, 'num_feat': 4}
+GAN = {'network_d': DISCRIMINATOR, 'train': {'gan_opt': {'type': 'GANLoss', 'gan_type': 'vanilla', 'loss_weight': 0.1}}}
+USM = {'l1_gt_usm': False, 'percep_gt_usm': False, 'gan_gt_usm': False, 'high_order_degradation': False}
+VIDEO = {'network_g': {'type': 'BasicVSR', 'num_feat': 4, 'num_block': 1}}
+HOSTS = {
+    'SRModel': ({}, pair(), 'l_pix'),
+    'SRGANModel': (GAN, pair(), 'l_g_pix'),
+    'ESRGANModel': (GAN, pair(), 'l_g_pix'),
+    'RealESRGANModel': ({**GAN, **USM}, pair(), 'l_g_pix'),
+    'VideoRecurrentModel': (VIDEO, pair(batch=1, side=64, frames=2), 'l_pix'),
+}
+
+
+@pytest.mark.parametrize('host', HOSTS)
+def test_loss_sum_trains_in_the_pixel_slot_of_stock_models(host, tmp_path):
+    more, data, logged = HOSTS[host]
+    with cpu.cuda_calls_stay_on_cpu(True):  # the stock RealESRGANModel cannot be built without
+        model = build_model(options(tmp_path, host, **more))
+        before = {k: v.clone() for k, v in model.net_g.state_dict().items()}
+        model.is_train = False if host == 'RealESRGANModel' else model.is_train  # paired data, no synthesis
+        log = train_steps(model, data)
+    assert np.isfinite(log[logged])
+    assert any(not torch.equal(before[k], v) for k, v in model.net_g.state_dict().items())
+    assert model.cri_pix.iteration == 2
+
+
+@pytest.mark.parametrize('host', HOSTS)
+def test_perceptual_model_lies_over_any_host_model_and_logs_every_term(host, tmp_path):
+    more, data, logged = HOSTS[host]
+    model = build_model(options(tmp_path, base_model=host, **more))
+    assert type(model).__name__ == f'Perceptual{host}'
+    log = train_steps(model, data)
+    assert {'l_l1', 'l_tinynet', 'grad_l1', 'grad_tinynet', logged} <= log.keys()
+    assert log[logged] == pytest.approx(log['l_l1'] + 0.1 * log['l_tinynet'], rel=1e-4)
+
+
+def test_the_perceptual_slot_takes_a_loss_pair(tmp_path):
+    perceptual = {'pixel_opt': {'type': 'L1Loss'}, 'perceptual_opt': {'type': 'LossPair', 'terms': TERMS[1:]}}
+    for model_type in ('SRModel', 'PerceptualModel'):
+        log = train_steps(build_model(options(tmp_path, model_type, train=perceptual)), pair(), 1)
+        expected = 0.1 * NRIQALoss(TinyNet())(torch.rand(1, 3, 8, 8)).abs().item()
+        assert abs(log['l_percep']) < 10 * expected + 1
+        assert 'l_style' not in log
+
+
+def test_schedules_follow_the_hosts_iteration(tmp_path):
+    terms = [TERMS[0], {**TERMS[1], 'start_iter': 1}]
+    model = build_model(options(tmp_path, terms=terms))
+    model.feed_data(pair())
+    model.optimize_parameters(1)
+    assert 'l_tinynet' not in model.get_current_log()
+    model.optimize_parameters(501)
+    assert model.cri_pix.iteration == 501
+    assert 'l_tinynet' in model.get_current_log()
+
+
+def test_a_step_with_a_nan_term_is_dropped_named_and_ten_in_a_row_are_an_error(tmp_path, caplog):
+    bad = {'type': 'NRIQALoss', 'metric': 'tests.judges:NaNGradient', 'weight': 1.0, 'probe': False}
+    model = build_model(options(tmp_path, terms=[TERMS[0], bad]))
+    before = {k: v.clone() for k, v in model.net_g.state_dict().items()}
+    with caplog.at_level(logging.WARNING, 'nriqa_plugin'):
+        log = train_steps(model, pair(), 2)
+    assert all(torch.equal(before[k], v) for k, v in model.net_g.state_dict().items())
+    assert not model.optimizer_g.state
+    assert log['skipped_steps'] == 2
+    assert "'nan_gradient': 1" in caplog.text
+    with pytest.raises(FloatingPointError, match=r'10 in a row.*nan_gradient'):
+        train_steps(model, pair(), 8)
+
+
+def test_clip_grad_norm_bounds_the_update(tmp_path):
+    sgd = {'optim_g': {'type': 'SGD', 'lr': 1.0}, 'clip_grad_norm': 1e-3}
+    model = build_model(options(tmp_path, train=sgd))
+    before = torch.nn.utils.parameters_to_vector(model.net_g.parameters()).detach().clone()
+    train_steps(model, pair(), 1)
+    moved = torch.nn.utils.parameters_to_vector(model.net_g.parameters()).detach() - before
+    assert moved.norm().item() == pytest.approx(1e-3, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'base_model': 'SRModle'}, "unknown base_model 'SRModle'. Did you mean 'SRModel'"),
+        ({'train': {'clip_grad_norm': '1e-3'}}, r"clip_grad_norm must be a number, got the text"),
+        ({'val': {'metrics': {'m': {'type': 'calculate_iqa', 'metrik': 'niqe'}}}}, "'metrik'. Did you mean 'metric'"),
+        ({'val': {'metrics': {'m': {'type': 'calculate_iqa', 'metric': 'tests.judges:Darkness', 'better': 'higher'}}}}, "write 'better: lower'"),
+        ({'val': {'metrics': {'m': {'type': 'calculate_iqa', 'metric': JUDGE}}, 'save_best': 'n'}}, r"metric in val.save_best 'n'"),
+        ({'val': {'metrics': {'m': {'type': 'calculate_relative_gain', 'metric': JUDGE, 'baseline': 'no.csv'}}}}, r'no such file: no\.csv'),
+    ],
+)  # fmt: skip
+def test_wrong_model_options_are_refused_before_training(change, message, tmp_path):
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message):
+        build_model(options(tmp_path, **change))
+
+
+# ------------------------------------------------------------------------------------------------ metrics
+
+
+def noise(seed, height=24, width=32):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_calculate_iqa_scores_the_rgb_image_without_its_border():
+    bgr = noise(0)
+    rgb = torch.from_numpy(bgr[4:-4, 4:-4, ::-1].copy()).permute(2, 0, 1)[None] / 255
+    score = metrics.calculate_iqa(bgr, metric=JUDGE, crop_border=4)
+    assert score == pytest.approx(TinyNet()(rgb).item(), abs=1e-6)
+
+
+def test_the_mean_of_per_image_gains_is_equation_1_of_the_means(tmp_path):
+    base, test = [noise(i) for i in range(4)], [noise(i) // 2 for i in range(4, 8)]
+    judge = Darkness(gain=7.0)
+    option = {'metric': 'tests.judges:Darkness', 'options': {'gain': 7.0}}
+
+    def score(image):
+        return metrics.calculate_iqa(image, better='lower', **option)
+
+    write_scores(tmp_path / 'b.csv', [score_row(f'{i}.png', judge, score(image)) for i, image in enumerate(base)])
+    gains = [metrics.calculate_relative_gain(image, baseline=str(tmp_path / 'b.csv'), **option) for image in test]
+    expected = relative_gain(np.mean([score(i) for i in test]), np.mean([score(i) for i in base]), higher_better=False)
+    assert np.mean(gains) == pytest.approx(expected, rel=1e-6)
+    assert expected > 20
+
+
+@pytest.mark.parametrize(
+    ('metric', 'option', 'message'),
+    [
+        ('calculate_iqa', {}, "the option 'metric' names the judge and is missing"),
+        ('calculate_iqa', {'metric': 'niqee'}, "'niqee'. Did you mean 'niqe'"),
+        ('calculate_iqa', {'metric': 'tests.judges:Darkness'}, "darkness lower is better; write 'better: lower'"),
+        ('calculate_iqa', {'metric': 'tests.judges:Distance', 'better': 'lower'}, 'needs a reference'),
+        ('calculate_iqa', {'metric': JUDGE, 'crop_border': 10}, 'at least 8 px a side'),
+        ('calculate_relative_gain', {'metric': JUDGE}, 'baseline must be a scores file'),
+        ('calculate_relative_gain', {'metric': JUDGE, 'baseline': 'start'}, 'needs model_type: PerceptualModel'),
+        ('calculate_relative_gain', {'metric': JUDGE, 'baseline': 'x.csv', 'better': 'lower'}, 'remove better: lower'),
+    ],
+)
+def test_wrong_metric_options_are_refused(metric, option, message):
+    with pytest.raises(ValueError, match=message):
+        calculate_metric({'img': noise(0)}, {'type': metric, **option})
+
+
+def test_a_baseline_by_other_weights_of_the_judge_is_refused(tmp_path):
+    write_scores(tmp_path / 'b.csv', [score_row('a.png', TinyNet(seed=1), 1.0)])
+    with pytest.raises(ValueError, match='scored by other weights of tinynet'):
+        metrics.calculate_relative_gain(noise(0), metric=JUDGE, baseline=str(tmp_path / 'b.csv'))
+
+
+# --------------------------------------------------------------------------------------------- validation
+
+WATCHED = {
+    'held_out': {'type': 'calculate_iqa', 'metric': 'tests.judges:Brightness'},
+    'gain': {'type': 'calculate_relative_gain', 'metric': 'tests.judges:Darkness', 'baseline': 'start'},
+}
+
+
+def loader(folder, name='val'):
+    opt = {
+        'name': name,
+        'type': 'CheckedPairedImageDataset',
+        'phase': 'val',
+        'scale': 4,
+        'io_backend': {'type': 'disk'},
+    }
+    opt.update(dataroot_gt=str(folder / 'gt'), dataroot_lq=str(folder / 'lq'))
+    return build_dataloader(build_dataset(opt), opt)
+
+
+def paint(model, value):
+    """Make the network ignore its input and answer one grey level."""
+    with torch.no_grad():
+        for parameter in model.net_g.parameters():
+            parameter.zero_()
+        model.net_g.conv_last.bias.fill_(value)
+    model.net_g.forward = lambda x: model.net_g.conv_last.bias.view(1, 3, 1, 1).expand(
+        len(x), 3, 4 * x.shape[2], 4 * x.shape[3]
+    )
+
+
+def test_best_checkpoint_by_a_held_out_judge_and_gain_over_the_start_weights(photographs):
+    val = {'save_img': False, 'metrics': {k: dict(v) for k, v in WATCHED.items()}, 'save_best': 'held_out'}
+    model = build_model(options(photographs, val=val))
+    paint(model, 0.4)
+    model.store_start_weights()
+    best = photographs / 'run' / 'models' / 'net_g_best_val_held_out.pth'
+    for iteration, grey in ((10, 0.2), (20, 0.8), (30, 0.6)):
+        paint(model, grey)
+        state = torch.get_rng_state()
+        model.validation(loader(photographs), iteration, None)
+        assert torch.equal(torch.get_rng_state(), state)
+        assert model.metric_results['held_out'] == pytest.approx(round(255 * grey) / 255)
+        assert model.metric_results['gain'] == pytest.approx(100 * (0.4 - grey) / 0.4, abs=0.5)
+    assert torch.load(best, weights_only=True)['params']['conv_last.bias'].tolist() == pytest.approx([0.8] * 3)
+    rows = read_scores(photographs / 'run' / 'baseline_val.csv').rows
+    assert [(row.image, row.metric) for row in rows] == [('one.png', 'darkness'), ('two.png', 'darkness')]
+    assert 'gain' in model.best_metric_results['val']
+    assert model.net_g.conv_last.bias[0].item() == pytest.approx(0.6)
+    assert not list((photographs / 'run' / 'models').glob('.partial*'))
+
+
+def test_a_baseline_of_another_data_set_is_refused(photographs):
+    stranger = photographs / 'other.csv'
+    write_scores(stranger, [score_row(n, Darkness(), 0.5) for n in ('three.png', 'four.png')])
+    val = {'save_img': False, 'metrics': {'gain': {**WATCHED['gain'], 'baseline': str(stranger)}}}
+    model = build_model(options(photographs, val=val))
+    with pytest.raises(
+        ValueError, match=r"other\.csv belongs to another data set.*not in it: \['one.png', 'two.png'\]"
+    ):
+        model.validation(loader(photographs), 1, None)
+
+
+def test_folders_that_do_not_pair_and_unreadable_images_are_named(photographs):
+    (photographs / 'lq' / 'one.png').write_bytes(b'no image')
+    with pytest.raises(ValueError, match=r'cannot load the pair .*one\.png'):
+        list(loader(photographs))
+    (photographs / 'lq' / 'one.png').rename(photographs / 'lq' / 'three.png')
+    with pytest.raises(ValueError, match=r"do not pair.*without LQ: \['one.png'\], without GT: \['three.png'\]"):
+        loader(photographs)
+    with pytest.raises(FileNotFoundError, match='dataroot_gt: no such folder'):
+        loader(photographs / 'nowhere')

@@ -1,0 +1,150 @@
+"""The contract of judges and the messages for bad input, without any optional package."""
+
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from nriqa_plugin.checks import atomic_path, check_number, fill_weights, load_weights
+from nriqa_plugin.iqa import Scorer, create_scorer
+from tests.judges import Brightness, Clip, Distance, FlatIsUndefined, TinyNet
+
+
+def image(*shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_wrong_name_shows_the_closest_ones():
+    with pytest.raises(ValueError, match=r"unknown judge 'niqee'\. Did you mean 'niqe'.*Allowed: .*lpips"):
+        create_scorer('niqee')
+    with pytest.raises(TypeError, match='named by a string, got 5'):
+        create_scorer(5)
+
+
+def test_a_dotted_path_builds_a_custom_judge_with_options():
+    judge = create_scorer('tests.judges:Darkness', gain=3.0)
+    assert judge(torch.full((2, 3, 8, 8), 0.5)).tolist() == [1.5, 1.5]
+    with pytest.raises(TypeError, match=r'returned a Identity, a judge must be a nriqa_plugin\.iqa\.Scorer'):
+        create_scorer('tests.judges:not_a_judge')
+
+
+@pytest.mark.parametrize(
+    ('images', 'kind', 'message'),
+    [
+        (image(1, 3, 8, 8) * 255, ValueError, r'must lie in \[0, 1\], got values in .*divide 8-bit images by 255'),
+        (image(1, 3, 8, 8) * 2 - 1, ValueError, r'must lie in \[0, 1\]'),
+        ((image(1, 3, 8, 8) * 255).byte(), TypeError, r'torch\.uint8; divide 8-bit images by 255'),
+        (image(1, 3, 8, 8) * torch.nan, ValueError, 'NaN or infinite'),
+        (image(1, 3, 8, 8).half(), TypeError, 'float16 on a CPU'),
+        (image(1, 1, 8, 8), ValueError, 'wants 3 channels, pred has 1'),
+        (image(3, 8, 8), ValueError, r'shape \(N, C, H, W\), got \(3, 8, 8\)'),
+        (image(1, 3, 7, 8), ValueError, 'tinynet needs at least 8 px a side'),
+        ([1, 2], TypeError, r'must be a torch\.Tensor, got list'),
+    ],
+)
+def test_images_that_a_judge_cannot_score_are_refused(images, kind, message):
+    with pytest.raises(kind, match=message):
+        TinyNet()(images)
+
+
+def test_a_judge_that_needs_a_reference_says_so():
+    with pytest.raises(ValueError, match='distance is a full-reference judge and needs a reference'):
+        Distance()(image(1, 3, 8, 8))
+    with pytest.raises(ValueError, match=r'pred is \(1, 3, 8, 8\) but the reference is \(1, 3, 9, 8\)'):
+        Distance()(image(1, 3, 8, 8), image(1, 3, 9, 8))
+    with pytest.raises(ValueError, match='the reference given to distance must lie in'):
+        Distance()(image(1, 3, 8, 8), image(1, 3, 8, 8) * 9)
+
+
+def test_an_undefined_image_is_an_error_when_scoring():
+    batch = image(2, 3, 8, 8)
+    batch[1] = 0.5
+    with pytest.raises(ValueError, match=r'flat_is_undefined is undefined for image \[1\] of the batch'):
+        FlatIsUndefined()(batch)
+
+
+def test_a_video_judge_takes_clips_only():
+    assert Clip()(image(2, 3, 3, 8, 8)).shape == (2,)
+    with pytest.raises(ValueError, match=r'\(N, T, C, H, W\)'):
+        Clip()(image(2, 3, 8, 8))
+
+
+def test_a_judge_keeps_no_trainable_parameter_and_a_wrong_score_shape_is_refused():
+    class Trainable(Brightness):
+        def __init__(self):
+            super().__init__()
+            self.gain = nn.Parameter(torch.ones(()))
+
+    class OneNumber(Brightness):
+        def score(self, pred, ref=None):
+            return pred.mean()
+
+    with pytest.raises(TypeError, match='a judge has no trainable parameters'):
+        Trainable()
+    with pytest.raises(ValueError, match=r'must return \(2,\) scores, got \(\)'):
+        OneNumber()(image(2, 3, 8, 8))
+    with pytest.raises(TypeError, match='Scorer must define score'):
+        Scorer()(image(1, 3, 8, 8))
+
+
+def test_weights_hash_names_the_weights():
+    assert TinyNet(0).weights_hash() == TinyNet(0).weights_hash() != TinyNet(1).weights_hash()
+
+
+# ---------------------------------------------------------------------------------------- weights files
+
+
+def run_code():
+    raise AssertionError('code in a weights file ran')
+
+
+class Malicious:
+    def __reduce__(self):
+        return run_code, ()
+
+
+def test_a_missing_truncated_or_foreign_weights_file_is_named(tmp_path):
+    path = tmp_path / 'w.pth'
+    with pytest.raises(FileNotFoundError, match=r'weights: no such file: .*w\.pth'):
+        load_weights('weights', path)
+    network = nn.Linear(3, 4)
+    torch.save(network.state_dict(), path)
+    assert fill_weights('weights', path, nn.Linear(3, 4), load_weights('weights', path))
+    with pytest.raises(
+        ValueError, match=r'w\.pth belongs to another network than Linear: weight: expected \(4, 5\), file has \(4, 3\)'
+    ):
+        fill_weights('weights', path, nn.Linear(5, 4), load_weights('weights', path))
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=r'weights: .*w\.pth is not a readable checkpoint'):
+        load_weights('weights', path)
+    path.write_text('not a checkpoint at all')
+    with pytest.raises(ValueError, match=r'w\.pth'):
+        load_weights('weights', path)
+
+
+def test_a_pickle_with_code_in_it_is_refused_and_does_not_run(tmp_path):
+    torch.save({'w': Malicious()}, tmp_path / 'evil.pth')
+    (tmp_path / 'plain.pth').write_bytes(pickle.dumps(Malicious()))
+    for name in ('evil.pth', 'plain.pth'):
+        with pytest.raises(ValueError, match=rf'weights: .*{name} was refused'):
+            load_weights('weights', tmp_path / name)
+
+
+def test_atomic_path_leaves_the_old_file_when_writing_fails(tmp_path):
+    path = tmp_path / 'file.txt'
+    path.write_text('old')
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_text('half')
+        raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ['file.txt']
+    assert path.read_text() == 'old'
+
+
+@pytest.mark.parametrize(('text', 'shown'), [('5e-5', '5.0e-05'), ('1', '1.0e+00'), ('1e6', '1.0e+06')])
+def test_numeric_text_is_refused_with_a_spelling_that_yaml_reads_as_a_number(text, shown):
+    yaml = pytest.importorskip('yaml')
+    with pytest.raises(TypeError) as error:
+        check_number('weight', text)
+    assert shown in str(error.value)
+    assert yaml.safe_load(shown) == float(text)
