@@ -315,8 +315,8 @@ def paint(model, value):
         for parameter in model.net_g.parameters():
             parameter.zero_()
         model.net_g.conv_last.bias.fill_(value)
-    model.net_g.forward = lambda x: model.net_g.conv_last.bias.view(1, 3, 1, 1).expand(
-        len(x), 3, 4 * x.shape[2], 4 * x.shape[3]
+    model.net_g.forward = lambda x: model.net_g.conv_last.bias.view(1, 3, 1, 1).repeat(
+        len(x), 1, 4 * x.shape[2], 4 * x.shape[3]
     )
 
 
