@@ -165,9 +165,9 @@ def fill_weights(option, path, module, state):
     return module
 
 
-def tensors_hash(tensors):
-    """The first 12 hex digits of SHA-256 over an iterable of ``(name, Tensor)``: which weights these are."""
-    digest = hashlib.sha256()
+def tensors_hash(tensors, text=''):
+    """The first 12 hex digits of SHA-256 over ``text`` and an iterable of ``(name, Tensor)``: which weights these are."""
+    digest = hashlib.sha256(text.encode())
     for name, tensor in tensors:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -137,8 +137,16 @@ def _options(out, name, steps, gt_size, batch, lr, pixel_opt):
     }
 
 
+class StopTraining(Exception):
+    """Raised by a progress callback to end a training; what it has written so far stays."""
+
+
 def train(out, name, options, on_step):
-    """Write the option file and run the stock training script on it; ``on_step(iteration)`` is told the progress."""
+    """Write the option file and run the stock training script on it; ``on_step(iteration)`` is told the progress.
+
+    Raises:
+        RuntimeError: the training failed; the message holds the end of its output.
+    """
     import yaml  # comes with BasicSR
 
     file = out / f'{name}.yml'
@@ -150,18 +158,25 @@ def train(out, name, options, on_step):
     )
     lines = []
     with subprocess.Popen(command, cwd=out, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        for line in process.stdout:
-            lines.append(line)
-            if found := re.search(r'iter: *([\d,]+), lr', line):
-                on_step(int(found[1].replace(',', '')))
+        try:
+            for line in process.stdout:
+                lines.append(line)
+                if found := re.search(r'iter: *([\d,]+), lr', line):
+                    on_step(int(found[1].replace(',', '')))
+        except StopTraining:
+            process.kill()
+            return
+        except BaseException:
+            process.kill()  # Ctrl-C must not leave a training behind
+            raise
     if process.returncode:
         raise RuntimeError(f'{" ".join(command)} failed:\n{"".join(lines[-20:])}')
 
 
 def measure(out):
     """Score bicubic, baseline and the fine-tuned networks on the held-out photographs, and write the report."""
-    folders = {'bicubic': _bicubic(out), 'baseline': _results(out, 'baseline')}
-    folders |= {name: _results(out, slug(name)) for name in FINETUNINGS}
+    folders = {'bicubic': _bicubic(out), 'baseline': results_of(out, 'baseline')}
+    folders |= {name: results_of(out, slug(name)) for name in FINETUNINGS}
     luma = {'crop_border': SCALE, 'y_channel': True}
     judges = [create_scorer('psnr', **luma), create_scorer('ssim', **luma), create_scorer('niqe', crop_border=SCALE)]
     files = {}
@@ -172,7 +187,7 @@ def measure(out):
     methods, columns = methods_from_scores(files, 'baseline')
     for method in methods:
         method.images = {path.name: read_image(path) for path in list_images(folders[method.name])}
-        method.curve = _curve(out, method.name)
+        method.curve = curve_of(out, slug(method.name), ('psnr', 'niqe'))
     report = out / 'report.html'
     held_out = {
         kind: {p.name: read_image(p) for p in list_images(out / 'data' / 'val' / kind)} for kind in ('LR', 'HR')
@@ -208,7 +223,7 @@ def _bicubic(out):
     return folder
 
 
-def _results(out, name):
+def results_of(out, name):
     """The last validation's images of a training under the names of their ground truths."""
     folder = out / 'results' / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -219,13 +234,13 @@ def _results(out, name):
     return folder
 
 
-def _curve(out, name):
-    """Validation means by metric as (iteration, value), from the file that PerceptualModel writes."""
-    file = out / 'experiments' / slug(name) / 'validation.csv'
+def curve_of(out, name, metrics):
+    """Validation means by metric as (iteration, value), from the file that PerceptualModel writes; none yet: {}."""
+    file = out / 'experiments' / name / 'validation.csv'
     curve = {}
-    if name != 'baseline' and file.is_file():
+    if file.is_file():
         with open(file, newline='') as rows:
             for row in csv.DictReader(rows):
-                if row['metric'] in ('psnr', 'niqe'):
+                if row['metric'] in metrics:
                     curve.setdefault(row['metric'], []).append((int(row['iteration']), float(row['mean'])))
     return curve

@@ -8,7 +8,7 @@ from torch import nn
 
 from nriqa_plugin.checks import atomic_path, check_number, fill_weights, load_weights
 from nriqa_plugin.iqa import Scorer, create_scorer
-from tests.judges import Brightness, Clip, Distance, FlatIsUndefined, TinyNet
+from tests.judges import Brightness, Clip, Darkness, Distance, FlatIsUndefined, TinyNet
 
 
 def image(*shape):
@@ -88,8 +88,10 @@ def test_a_judge_keeps_no_trainable_parameter_and_a_wrong_score_shape_is_refused
         Scorer()(image(1, 3, 8, 8))
 
 
-def test_weights_hash_names_the_weights():
+def test_weights_hash_stands_for_weights_and_options():
     assert TinyNet(0).weights_hash() == TinyNet(0).weights_hash() != TinyNet(1).weights_hash()
+    assert Darkness(1.0).weights_hash() == Darkness(1.0).weights_hash() != Darkness(2.0).weights_hash()
+    assert Darkness(1.0).weights_hash() != Brightness().weights_hash()
 
 
 # ---------------------------------------------------------------------------------------- weights files

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nriqa_plugin.iqa import niqe
+from nriqa_plugin.iqa import aggd, niqe
 from nriqa_plugin.iqa.niqe import NIQE
 
 try:
@@ -110,18 +110,18 @@ def test_rounding_passes_the_gradient_straight_through(photo):
 
 def test_shape_solves_its_equation_and_has_its_implicit_derivative(judge):
     shapes = torch.tensor([0.25, 0.7001, 1.0, 1.9996, 3.3, 9.5], dtype=torch.float64)
-    ratios = niqe._log_ratio(shapes).exp().requires_grad_()
-    torch.testing.assert_close(niqe._Shape.apply(ratios, judge.ratios), shapes, rtol=1e-9, atol=0)
-    assert torch.autograd.gradcheck(lambda r: niqe._Shape.apply(r, judge.ratios), ratios)
+    ratios = aggd._log_ratio(shapes).exp().requires_grad_()
+    torch.testing.assert_close(aggd._Shape.apply(ratios, judge.ratios), shapes, rtol=1e-9, atol=0)
+    assert torch.autograd.gradcheck(lambda r: aggd._Shape.apply(r, judge.ratios), ratios)
     beyond = torch.tensor([1e-3, 5.0], dtype=torch.float64, requires_grad=True)
-    held = niqe._Shape.apply(beyond, judge.ratios)
+    held = aggd._Shape.apply(beyond, judge.ratios)
     assert held.tolist() == [0.2, 10.0]
     assert torch.autograd.grad(held.sum(), beyond)[0].tolist() == [0, 0]
 
 
 def test_block_moments_pass_gradcheck():
     blocks = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda b: niqe._BlockMoments.apply(b)[:3], blocks)
+    assert torch.autograd.gradcheck(lambda b: aggd.BlockMoments.apply(b)[:3], blocks)
 
 
 def test_float32_gradient_points_where_the_float64_one_does(judge, photo):

@@ -11,12 +11,11 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 from nriqa_plugin.checks import check_file, check_number
+from nriqa_plugin.iqa import aggd
 from nriqa_plugin.iqa.scorer import Scorer
 
 BLOCK = 96  # side of a block at the first scale, in px
-SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))  # H, V, D1, D2: neighbours within a block, which wraps around
 CUBIC = (-3 / 256, -9 / 256, 29 / 256, 111 / 256, 111 / 256, 29 / 256, -9 / 256, -3 / 256)  # antialiased, x0.5
-SHAPE_MIN, SHAPE_MAX, SHAPE_STEP = 0.2, 10.0, 0.001  # alpha is sought in this range
 Y_WEIGHTS, Y_OFFSET = (65.481, 128.553, 24.966), 16.0  # MATLAB's rgb2ycbcr for RGB in [0, 1]
 MID_GREY = 128.0
 GREY_RESOLUTION = 2**-15  # in grey levels; float32 cannot tell smaller differences from rounding noise
@@ -65,17 +64,16 @@ class NIQE(Scorer):
         self.register_buffer('window', torch.tensor(taps, dtype=torch.float32))  # counts in weights_hash
         # The filter itself keeps float64 taps that sum to one: else a flat area would not have a contrast of zero.
         self._taps = tuple((taps / taps.sum()).tolist())
-        shapes = torch.arange(SHAPE_MIN, SHAPE_MAX + SHAPE_STEP / 2, SHAPE_STEP, dtype=torch.float64)
-        self.register_buffer('ratios', _log_ratio(shapes).exp().float())
+        self.register_buffer('ratios', aggd.ratio_table())
         self._rounding = True  # tests switch it off: finite differences do not see a straight-through gradient
 
     def score(self, pred, ref=None):
         """Score RGB images in [0, 1], ``(N, 3, H, W)``; returns ``(N,)``, NaN where undefined."""
         luma = self._luma(pred)
         scales = ((luma, BLOCK), (_halve(luma), BLOCK // 2))
-        moments = [_BlockMoments.apply(_to_blocks(_normalise(image, self._taps), side)) for image, side in scales]
+        moments = [aggd.BlockMoments.apply(_to_blocks(_normalise(image, self._taps), side)) for image, side in scales]
         # A few numbers per block are left: float64 costs nothing from here on.
-        features, known = _features([torch.stack(m, 2).double() for m in zip(*moments, strict=True)], self.ratios)
+        features, known = aggd.features([torch.stack(m, 2).double() for m in zip(*moments, strict=True)], self.ratios)
         return self._distance(features, known).to(pred.dtype)
 
     def _luma(self, pred):
@@ -166,108 +164,6 @@ def _to_blocks(images, side):
     """``(N, H, W)`` to ``(N, B, side, side)``."""
     rows = images.unflatten(-1, (-1, side)).unflatten(-3, (-1, side))
     return rows.transpose(-3, -2).flatten(1, 2).contiguous()
-
-
-class _BlockMoments(torch.autograd.Function):
-    """Moments of the negative and positive values of blocks and of the products with their four neighbours.
-
-    ``(N, B, S, S)`` gives five tensors ``(N, B, 5)``, each a mean over the whole block: the squares of negative
-    values, the squares of positive ones, the absolute values, and the shares of negative and of positive values.
-    The shares are steps without a derivative, so the gradient is that of a score with all signs held. Only the blocks
-    are kept for the backward pass; the products are cheaper to repeat than to store.
-    """
-
-    @staticmethod
-    def forward(ctx, blocks):
-        ctx.save_for_backward(blocks)
-        moments = [_one_sided(blocks)]
-        moments += [_one_sided(blocks * blocks.roll(shift, (-2, -1))) for shift in SHIFTS]
-        means = tuple(torch.stack(m, -1) / blocks[0, 0].numel() for m in zip(*moments, strict=True))
-        ctx.mark_non_differentiable(*means[3:])
-        return means
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, left, right, size, _below, _above):
-        (blocks,) = ctx.saved_tensors
-        grads = [g[..., None, None] / blocks[0, 0].numel() for g in (2 * left, 2 * right, size)]
-
-        def of_field(values, index):
-            left, right, size = (g[:, :, index] for g in grads)
-            return values.clamp(max=0) * left + values.clamp(min=0) * right + values.sign() * size
-
-        result = of_field(blocks, 0)
-        for index, shift in enumerate(SHIFTS, start=1):
-            neighbours = blocks.roll(shift, (-2, -1))
-            grad = of_field(blocks * neighbours, index)
-            result += grad * neighbours
-            result += (grad * blocks).roll((-shift[0], -shift[1]), (-2, -1))
-        return result
-
-
-def _one_sided(values):
-    below, above = values.clamp(max=0), values.clamp(min=0)
-    squares = [torch.linalg.vector_norm(v, dim=(-2, -1)).square() for v in (below, above)]
-    shares = [-below.sign().sum((-2, -1)), above.sign().sum((-2, -1))]
-    return *squares, (above - below).sum((-2, -1)), *shares
-
-
-def _features(moments, ratios):
-    """The 36 features of every block and which of them are known, both ``(N, B, 36)``, from ``(N, B, 2, 5)``."""
-    left, right, size, below, above = moments
-    has_left, has_right = below != 0, above != 0
-    both = has_left & has_right
-    # Where a side is empty, its values are replaced before any division or root: no gradient turns into NaN.
-    left_std = torch.where(has_left, left / torch.where(has_left, below, 1), 1).sqrt()
-    right_std = torch.where(has_right, right / torch.where(has_right, above, 1), 1).sqrt()
-    skew = left_std / right_std
-    peak = torch.where(both, size.square() / torch.where(both, left + right, 1), 1)
-    shape = _Shape.apply(peak * (skew**3 + 1) * (skew + 1) / (skew**2 + 1) ** 2, ratios)
-    shape = torch.where(both, shape, SHAPE_MIN)  # what the original's look-up gives for NaN
-    inverse = 1 / shape
-    to_scale = ((inverse.lgamma() - (3 * inverse).lgamma()) / 2).exp()
-    left_scale, right_scale = left_std * to_scale, right_std * to_scale
-    mean = (right_scale - left_scale) * ((2 * inverse).lgamma() - inverse.lgamma()).exp()  # Eq. 8
-
-    def arrange(shape, mean, left, right, average):
-        pairs = torch.stack((shape, mean, left, right), -1)[..., 1:, :].flatten(-2)
-        return torch.cat((shape[..., :1], average[..., :1], pairs), -1).flatten(-2)
-
-    features = arrange(shape, mean, left_scale, right_scale, (left_scale + right_scale) / 2)
-    return features, arrange(torch.ones_like(both), both, has_left, has_right, both)
-
-
-class _Shape(torch.autograd.Function):
-    r"""Solve :math:`\Gamma(2/\alpha)^2 / (\Gamma(1/\alpha) \Gamma(3/\alpha)) = \rho` for the shape :math:`\alpha`.
-
-    Forward: the nearest entry of the table, then Newton steps. Backward: the implicit function theorem,
-    :math:`d\alpha/d\rho = 1 / \rho'(\alpha)`; zero where the shape is held at the ends of its range.
-    """
-
-    @staticmethod
-    def forward(ctx, ratio, table):
-        nearest = torch.searchsorted(table, ratio.to(table.dtype)).clamp(max=len(table) - 1)
-        shape = SHAPE_MIN + SHAPE_STEP * nearest.to(ratio.dtype)
-        for _ in range(2):
-            step = (_log_ratio(shape) - ratio.log()) / _log_ratio_slope(shape)
-            shape = (shape - step).clamp(SHAPE_MIN, SHAPE_MAX)
-        ctx.save_for_backward(ratio, shape)
-        return shape
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        ratio, shape = ctx.saved_tensors
-        inside = (shape > SHAPE_MIN) & (shape < SHAPE_MAX)
-        return torch.where(inside, grad / (ratio * _log_ratio_slope(shape)), 0), None
-
-
-def _log_ratio(shape):
-    return 2 * (2 / shape).lgamma() - (1 / shape).lgamma() - (3 / shape).lgamma()
-
-
-def _log_ratio_slope(shape):
-    return ((1 / shape).digamma() + 3 * (3 / shape).digamma() - 4 * (2 / shape).digamma()) / shape.square()
 
 
 def _shipped_parameters():

@@ -137,8 +137,14 @@ class Scorer(nn.Module):
         return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
     def weights_hash(self):
-        """12 hex digits that name the judge's weights and constants; a formula without any gives a fixed value."""
-        return tensors_hash(self._tensors())
+        """12 hex digits that stand for the judge: its name, its options (plain attributes) and its weights."""
+        return tensors_hash(self._tensors(), repr((type(self).__name__, self.name, sorted(self._plain_options()))))
+
+    def _plain_options(self):
+        hidden = ('training', 'name')
+        plain = (bool, int, float, str, tuple)
+        own = {key: value for key, value in vars(self).items() if key[0] != '_' and key not in hidden}
+        return ((key, value) for key, value in own.items() if isinstance(value, plain))
 
     def _tensors(self):
         yield from self.named_buffers()
