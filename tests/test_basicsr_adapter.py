@@ -361,3 +361,30 @@ def test_folders_that_do_not_pair_and_unreadable_images_are_named(photographs):
         loader(photographs)
     with pytest.raises(FileNotFoundError, match='dataroot_gt: no such folder'):
         loader(photographs / 'nowhere')
+
+
+def test_video_models_validate_on_a_cpu_and_for_several_data_sets(tmp_path):
+    rng = np.random.default_rng(0)
+    for data, clips in (('vid4', ('000', '001')), ('reds4', ('002',))):
+        for kind, side in (('gt', 256), ('lq', 64)):
+            for clip in clips:
+                folder = tmp_path / data / kind / clip
+                folder.mkdir(parents=True)
+                for frame in range(2):
+                    Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(
+                        folder / f'{frame:08d}.png'
+                    )
+    val = {'save_img': False, 'metrics': {k: dict(v) for k, v in WATCHED.items()}, 'save_best': 'held_out'}
+    model = build_model(options(tmp_path, base_model='VideoRecurrentModel', val=val, **VIDEO))
+    for data in ('vid4', 'reds4'):
+        opt = {'name': data, 'type': 'VideoRecurrentTestDataset', 'phase': 'val', 'cache_data': True, 'num_frame': 2}
+        opt |= {
+            'dataroot_gt': str(tmp_path / data / 'gt'),
+            'dataroot_lq': str(tmp_path / data / 'lq'),
+            'io_backend': {'type': 'disk'},
+        }
+        model.validation(build_dataloader(build_dataset(opt), opt), 1, None)
+        assert abs(model.best_metric_results[data]['gain']['val']) < 1e-3  # nothing has been trained yet
+    rows = read_scores(tmp_path / 'run' / 'baseline_vid4.csv').rows
+    assert [row.image for row in rows] == ['000', '000#1', '001', '001#1']
+    assert (tmp_path / 'run' / 'models' / 'net_g_best_reds4_held_out.pth').is_file()

@@ -98,8 +98,7 @@ def _baseline(path, modified, scorer):
 @torch.no_grad()
 def _score(owner, scorer, img, img2, option):
     border = option.get('crop_border', 0)
-    device = next((t.device for _, t in scorer._tensors()), None)
-    tensors = [_to_tensor(image, border, device) for image in (img, img2) if image is not None]
+    tensors = [_to_tensor(image, border, scorer.device) for image in (img, img2) if image is not None]
     score = scorer(*tensors).item()
     for listener in _listeners:
         listener(owner, scorer, score)

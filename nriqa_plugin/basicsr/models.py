@@ -76,6 +76,10 @@ class PerceptualMixin(ValidationMixin):
         self.note_image(data)
         with cpu.cuda_calls_stay_on_cpu(self.opt['num_gpu'] == 0):
             super().feed_data(data)
+        # On a CPU these are the caller's own tensors, whose shape video models change in place right after.
+        self.lq = self.lq.view_as(self.lq)
+        if hasattr(self, 'gt'):
+            self.gt = self.gt.view_as(self.gt)
 
     def optimize_parameters(self, current_iter):
         for loss in self.timed_losses:

@@ -213,7 +213,9 @@ def check_same_images(path, metric, seen):
     """
     baseline = read_baseline(path, metric)
     stems = [Path(name).stem for name in baseline.names]
-    strange = [n for n in sorted(seen) if not any(s.startswith(Path(n).stem) or Path(n).stem.startswith(s) for s in stems)]
+    strange = [
+        n for n in sorted(seen) if not any(s.startswith(Path(n).stem) or Path(n).stem.startswith(s) for s in stems)
+    ]
     if len(stems) != len(seen) or strange:
         raise ValueError(
             f'baseline: {path} belongs to another data set: it has {len(stems)} images ({", ".join(stems[:3])}, ...), '

@@ -136,6 +136,11 @@ class Scorer(nn.Module):
         tensors = (t for _, t in self._tensors() if t.is_floating_point())
         return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
+    @property
+    def device(self):
+        """Where the judge's tensors are; the CPU for a formula without any."""
+        return next((tensor.device for _, tensor in self._tensors()), torch.device('cpu'))
+
     def weights_hash(self):
         """12 hex digits that stand for the judge: its name, its options (plain attributes) and its weights."""
         return tensors_hash(self._tensors(), repr((type(self).__name__, self.name, sorted(self._plain_options()))))

@@ -200,8 +200,7 @@ def probe_gradient(scorer):
     pink = torch.fft.ifft2(spectrum).real  # natural images have about this spectrum
     image = (0.5 + 0.15 * pink / pink.std()).clamp(0.01, 0.99)
     ref = (image + 0.05 * torch.randn(shape, generator=generator)).clamp(0, 1)
-    device = next((t.device for _, t in scorer._tensors()), torch.device('cpu'))
-    image, ref = image.to(device).requires_grad_(), ref.to(device)
+    image, ref = image.to(scorer.device).requires_grad_(), ref.to(scorer.device)
     with torch.enable_grad():
         scores = scorer.raw_scores(image, ref if scorer.needs_reference else None)
         gradient = None
