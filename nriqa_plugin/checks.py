@@ -166,7 +166,7 @@ def fill_weights(option, path, module, state):
 
 
 def tensors_hash(tensors, text=''):
-    """The first 12 hex digits of SHA-256 over ``text`` and an iterable of ``(name, Tensor)``: which weights these are."""
+    """The first 12 hex digits of SHA-256 over ``text`` and ``(name, Tensor)`` pairs: which weights these are."""
     digest = hashlib.sha256(text.encode())
     for name, tensor in tensors:
         digest.update(name.encode())

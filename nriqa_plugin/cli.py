@@ -59,6 +59,18 @@ nriqa gain baseline.csv test.csv
 
 nriqa gain baseline.csv test.csv -m niqe -m lpips -o gains.csv"""
 
+DEMO_EXAMPLES = """Examples:
+
+nriqa demo
+
+nriqa demo -o runs/my_demo"""
+
+DOCTOR_EXAMPLES = """Examples:
+
+nriqa doctor
+
+nriqa doctor options/basicsr/my_training.yml"""
+
 
 @app.callback()
 def options(
@@ -133,7 +145,36 @@ def gain(
         _write_table(out, rows)
 
 
-@app.command()
+@app.command(epilog=DOCTOR_EXAMPLES)
+def doctor(
+    option_file: Annotated[
+        Path | None,
+        typer.Argument(help="A BasicSR training's option file (YAML). It can run code: only files you trust."),
+    ] = None,
+):
+    """What works here; with an option file, whether it trains and what one step costs.
+
+    Without a file: versions, frameworks, extras and judges. With a file: builds its network, our losses and judges, and
+    times one training step term by term on synthetic images. Downloads nothing by itself, writes nothing.
+
+    Exits with 1 if something that is installed does not import or a training would fail, with 2 if an option is wrong.
+    """
+    from nriqa_plugin.doctor import check_environment, check_option_file
+
+    errors = Console(stderr=True)
+    with errors.status('Importing the frameworks ...' if option_file is None else 'Building and timing ...'):
+        found = check_environment() if option_file is None else check_option_file(option_file)
+    for section in found.sections:
+        _show(section)
+    for text in found.advice:
+        errors.print(f'Note: {text}', style='yellow', markup=False, highlight=False, soft_wrap=True)
+    for text in found.problems:
+        errors.print(f'Problem: {text}', style='red', markup=False, highlight=False, soft_wrap=True)
+    if found.problems:
+        raise typer.Exit(1)
+
+
+@app.command(epilog=DEMO_EXAMPLES)
 def demo(
     out: Annotated[Path, typer.Option('--out', '-o', help='Result folder.')] = Path('runs/demo'),
 ):
@@ -216,6 +257,20 @@ def _table(*columns):
         names = column in ('metric', 'judge', 'baseline file')
         table.add_column(column, justify='left' if names else 'right', overflow='fold')
     return table
+
+
+def _show(section):
+    """A table of the doctor's; columns of numbers are those that end in digits or a unit."""
+    table = Table(box=None, pad_edge=False, header_style='bold', padding=(0, 2, 0, 0))
+    for index, column in enumerate(section.columns):
+        numbers = all(re.fullmatch(r'(-?[\d.e+-]+( px| %)?|fails|)', row[index]) for row in section.rows)
+        table.add_column(column, justify='right' if numbers and section.rows else 'left', overflow='fold')
+    for row in section.rows:
+        table.add_row(*map(escape, row))
+    console = Console()
+    console.print(section.title, style='bold cyan', markup=False, highlight=False)
+    console.print(table, highlight=False)
+    console.print()
 
 
 def _with_arrow(metric, higher_better):

@@ -29,6 +29,12 @@ SMALL_SR = {'type': 'MSRResNet', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4,
 ADAM = {'type': 'Adam', 'lr': 1e-3}
 
 
+WATCHED = {
+    'held_out': {'type': 'calculate_iqa', 'metric': 'tests.judges:Brightness'},
+    'gain': {'type': 'calculate_relative_gain', 'metric': 'tests.judges:Darkness', 'baseline': 'start'},
+}
+
+
 @pytest.fixture
 def photographs(tmp_path):
     """Two smooth random images and their x1/4 versions, as a paired folder."""
@@ -223,6 +229,8 @@ def test_clip_grad_norm_bounds_the_update(tmp_path):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
+        ({'is_train': False, 'val': {'metrics': {'m': WATCHED['gain']}}}, 'baseline: start is for training'),
+        ({'dist': True, 'base_model': 'VideoRecurrentModel', 'val': {'metrics': {'m': WATCHED['gain']}}}, 'one process for video models'),
         ({'base_model': 'SRModle'}, "unknown base_model 'SRModle'. Did you mean 'SRModel'"),
         ({'train': {'clip_grad_norm': '1e-3'}}, r"clip_grad_norm must be a number, got the text"),
         ({'val': {'metrics': {'m': {'type': 'calculate_iqa', 'metrik': 'niqe'}}}}, "'metrik'. Did you mean 'metric'"),
@@ -290,11 +298,6 @@ def test_a_baseline_by_other_weights_of_the_judge_is_refused(tmp_path):
 
 
 # --------------------------------------------------------------------------------------------- validation
-
-WATCHED = {
-    'held_out': {'type': 'calculate_iqa', 'metric': 'tests.judges:Brightness'},
-    'gain': {'type': 'calculate_relative_gain', 'metric': 'tests.judges:Darkness', 'baseline': 'start'},
-}
 
 
 def loader(folder, name='val'):

@@ -38,7 +38,7 @@ class PerceptualMixin(ValidationMixin):
     def __init__(self, opt):
         opt['val'] = opt.get('val') or {}
         opt['val'].setdefault('metrics', None)
-        self.check_metrics(opt['val'])
+        self.check_metrics(opt)
         with cpu.cuda_calls_stay_on_cpu(opt['num_gpu'] == 0):
             super().__init__(opt)
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import torch
+from basicsr.models.video_base_model import VideoBaseModel
 from basicsr.utils import get_root_logger
 
 from nriqa_plugin.basicsr import cpu, metrics
@@ -22,13 +23,14 @@ GAIN, SCORE = 'calculate_relative_gain', 'calculate_iqa'
 class ValidationMixin:
     """Lies over a host model's ``validation``; see :class:`nriqa_plugin.basicsr.models.PerceptualMixin`."""
 
-    def check_metrics(self, val):
+    def check_metrics(self, opt):
         """Build every judge now rather than at the first validation, and fill in its direction.
 
         Raises:
             ValueError: unknown metric options, a wrong ``better``, a bad baseline file, two gains of one judge, or
                 ``save_best`` of a metric that is not there.
         """
+        val = opt['val']
         named = val['metrics'] or {}
         self.history = []
         val['save_best'] = [val['save_best']] if isinstance(val.get('save_best'), str) else val.get('save_best') or []
@@ -47,6 +49,11 @@ class ValidationMixin:
                 raise ValueError(f'val.metrics.{name}: a second relative gain of the judge {judge!r}')
             if option.get('baseline') not in (None, START):
                 read_baseline(option['baseline'], judge)
+        if self.wants_start() and not opt['is_train']:
+            raise ValueError('baseline: start is for training; for a test name the baseline_DATASET.csv that it wrote')
+        if self.wants_start() and opt['dist'] and isinstance(self, VideoBaseModel):
+            raise ValueError('baseline: start needs one process for video models, which split validation; '
+                             'run once without a launcher, then name the baseline_DATASET.csv it wrote')  # fmt: skip
 
     def wants_start(self):
         """Whether some relative gain is measured against the weights that training starts from."""
@@ -77,7 +84,7 @@ class ValidationMixin:
             super().validation(dataloader, current_iter, tb_logger, save_img)
             for option in self.gain_options.values():
                 judge = judge_of(option)
-                if judge in record:
+                if judge in record and not (self.opt['dist'] and isinstance(self, VideoBaseModel)):
                     check_same_images(option['baseline'], judge.name, list(record[judge]))
         if self.is_train and self.opt['rank'] == 0:
             self._keep_best(dataloader.dataset.opt['name'], current_iter)

@@ -72,15 +72,17 @@ def check_environment(limit_s=180):
 
 def versions():
     """Rows (package, version, where)."""
-    cuda = torch.cuda.is_available()
+    device = ('CPU', 'no GPU')
+    if torch.cuda.is_available():
+        device = (f'{torch.cuda.device_count()} GPU', torch.cuda.get_device_name())
     return [
         ('Python', platform.python_version(), sys.executable),
         ('torch', torch.__version__, f'CUDA {torch.version.cuda}' if torch.version.cuda else 'built without CUDA'),
-        ('device', *((f'{torch.cuda.device_count()} GPU', torch.cuda.get_device_name()) if cuda else ('CPU', 'no GPU'))),
+        ('device', *device),
         ('torchvision', _version('torchvision') or 'missing', ''),
         ('numpy', _version('numpy') or 'missing', ''),
         ('nriqa_plugin', nriqa_plugin.__version__, Path(nriqa_plugin.__file__).parent),
-    ]  # fmt: skip
+    ]
 
 
 def frameworks(found, limit_s):

@@ -193,8 +193,6 @@ def _check_cost(opt, network, losses, found):
         if key not in data:
             raise ValueError(f'datasets.train: the key {key} is missing')
         sizes[key] = check_number(f'datasets.train.{key}', data[key], low=1, integer=True)
-    for slot, loss in losses.items():
-        _check_sizes(f'train.{slot}', loss, sizes['gt_size'], found)
     device = torch.device('cuda' if opt.get('num_gpu') != 0 and torch.cuda.is_available() else 'cpu')
     lq, gt = training_batch(sizes['batch_size_per_gpu'], sizes['gt_size'], opt.get('scale', 1), data.get('num_frame'))
     rows = measure_step(network.to(device), losses, lq.to(device), gt.to(device), found.problems)
@@ -202,15 +200,3 @@ def _check_cost(opt, network, losses, found):
     shape = ' x '.join(map(str, gt.shape))
     columns = ('term', 'weight', 'value', 'gradient norm', 'ms', 'share of step')
     found.add(f'One training step on {shape} px of synthetic images ({where})', columns, rows)
-
-
-def _check_sizes(where, loss, gt_size, found):
-    """A judge that wants more pixels than a training crop has would stop the training at its first step."""
-    for part in [term.loss for term in loss.terms] if hasattr(loss, 'terms') else [loss]:
-        if hasattr(part, 'scorer'):
-            wanted, why = part.scorer.min_side, 'needs'
-            if part.crop is not None:
-                wanted, why = part.crop, 'is given crops of'
-            if gt_size < wanted:
-                found.problems.append(f'{where}: the judge {part.scorer.name} {why} at least {wanted} px a side, '
-                                      f'but datasets.train.gt_size is {gt_size}: training would fail')  # fmt: skip

@@ -1,6 +1,5 @@
 """What one training step costs: the network, and what every term of the loss adds."""
 
-import contextlib
 import math
 import statistics
 import time
@@ -9,7 +8,6 @@ import torch
 import torch.nn.functional as F
 
 RUNS = 3  # after one to warm up
-MISSING = ''
 
 
 def training_batch(batch, gt_size, scale, frames=None):
@@ -51,24 +49,36 @@ def measure_step(network, losses, lq, gt, problems):
     Returns:
         list[tuple]: rows (term, weight, value, gradient norm, ms, share of step).
     """
-    parts = [('network', lambda: _run_network(network, lq, gt), None, 1)]
-    target = gt
-    with contextlib.suppress(Exception):  # reported when it is timed
-        target = gt if network(lq).dim() == gt.dim() else gt[:, gt.shape[1] // 2]
+    shapes = []
+    measured = [_measure('network', lambda: shapes.append(_run_network(network, lq, gt)), gt, problems)]
+    # A network that merges frames is compared with one frame.
+    one_frame = gt.dim() == 5 and shapes and len(shapes[0]) == 4
+    target = gt[:, gt.shape[1] // 2] if one_frame else gt
     for loss in losses.values():
-        parts += _terms(loss.to(gt.device), target)
-    measured = []
-    for name, run, weight, every in parts:
-        try:
-            result, seconds = _timed(run, gt.device)
-        except Exception as error:
-            result, seconds = None, None
-            problems.append(f'{name}: fails on images as the training gives them: {_short(error)}')
-        if result and not all(map(math.isfinite, result)):
-            problems.append(f'{name}: value {result[0]:g} with a gradient norm of {result[1]:g} on synthetic images')
-        measured.append((name, weight, every, result, seconds))
-    total = sum(seconds / every for *_, every, _, seconds in measured if seconds is not None)
-    return [_row(*part, total) for part in measured]
+        for name, part, run, weight, every in _terms(loss.to(gt.device), target):
+            measured.append(_measure(name, run, gt, problems, part, weight, every))
+    total = sum(part['seconds'] / part['every'] for part in measured if part['seconds'] is not None)
+    return [_row(total=total, **part) for part in measured]
+
+
+def _measure(name, run, gt, problems, loss=None, weight=None, every=1):
+    result = seconds = None
+    try:
+        result, seconds = _timed(run, gt.device)
+    except Exception as error:
+        reason = _too_small(loss, gt) or (str(error).splitlines() or [''])[0] or type(error).__name__
+        problems.append(f'{name}: training would fail: {reason}')
+    if result and not all(map(math.isfinite, result)):
+        problems.append(f'{name}: value {result[0]:g} with a gradient norm of {result[1]:g} on synthetic images')
+    return {'name': name, 'weight': weight, 'every': every, 'result': result, 'seconds': seconds}
+
+
+def _too_small(loss, gt):
+    """Why a judge cannot score the training crops, or '' when their size is not the reason."""
+    if not hasattr(loss, 'scorer'):
+        return ''
+    side, wanted = min(gt.shape[-2:]), max(loss.crop or 0, loss.scorer.min_side)
+    return f'it needs at least {wanted} px a side, datasets.train.gt_size is {side}' if side < wanted else ''
 
 
 def _run_network(network, lq, gt):
@@ -76,13 +86,14 @@ def _run_network(network, lq, gt):
     network.zero_grad(set_to_none=True)
     output = network(lq)
     if output.shape[-2:] != gt.shape[-2:]:
-        raise ValueError(f'it turns {tuple(lq.shape)} into {tuple(output.shape)}, the ground truth is {tuple(gt.shape)}; '
-                         'do scale and gt_size fit?')  # fmt: skip
+        shapes = ' to '.join(str(tuple(t.shape)) for t in (lq, output))
+        raise ValueError(f'it maps {shapes}, the ground truth is {tuple(gt.shape)}; do scale and gt_size fit?')
     output.mean().backward()
+    return output.shape
 
 
 def _terms(loss, target):
-    """(name, function to time, weight, every) of the terms; the function returns value and gradient norm."""
+    """(name, loss, function to time, weight, every) of the terms; the function returns value and gradient norm."""
     space = loss.space
     # The order of channels of noise does not matter, the range does.
     target = target * (space.high - space.low) + space.low
@@ -97,7 +108,7 @@ def _terms(loss, target):
         return value.item(), leaf.grad.norm().item()
 
     if not hasattr(loss, 'terms'):
-        return [(loss.scorer.name, call, loss.loss_weight, 1)]
+        return [(loss.scorer.name, loss, call, loss.loss_weight, 1)]
     loss.nonfinite = 'propagate'  # show it instead of dropping the term
 
     def only(term):
@@ -107,7 +118,8 @@ def _terms(loss, target):
         _, norm = call()
         return loss.values[term.name].item(), norm
 
-    return [(term.name, lambda term=term: only(term), term.weight, term.every) for term in loss.terms if term.weight]
+    terms = [term for term in loss.terms if term.weight]
+    return [(term.name, term.loss, lambda term=term: only(term), term.weight, term.every) for term in terms]
 
 
 def _timed(run, device):
@@ -127,14 +139,9 @@ def _wait(device):
         torch.cuda.synchronize(device)
 
 
-def _short(error):
-    return (str(error).splitlines() or [''])[0] or type(error).__name__
-
-
 def _row(name, weight, every, result, seconds, total):
     label = f'{name} (every {every})' if every > 1 else name
-    value, norm = (f'{number:.4g}' for number in result) if result else (MISSING, MISSING)
-    if seconds is None:
-        return label, MISSING if weight is None else f'{weight:g}', value, norm, 'fails', MISSING
-    share = f'{100 * seconds / every / total:.0f} %'
-    return label, MISSING if weight is None else f'{weight:g}', value, norm, f'{1000 * seconds:.1f}', share
+    weight = '' if weight is None else f'{weight:g}'
+    value, norm = (f'{number:.4g}' for number in result) if result else ('', '')
+    cost = ('fails', '') if seconds is None else (f'{1000 * seconds:.1f}', f'{100 * seconds / every / total:.0f} %')
+    return label, weight, value, norm, *cost

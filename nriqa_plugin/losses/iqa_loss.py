@@ -130,7 +130,7 @@ class IQALoss(nn.Module):
         uses_target = self.reference_judge or self.stop_at == 'target'
         if target is not None and not self.range_checked:
             check_unit_range(f'{type(self).__name__} {self.scorer.name}: the first target (space: {self.space})',
-                             self.space.to_unit_rgb(target), slack=0.01)  # fmt: skip
+                             self.space.to_unit_rgb(target))  # fmt: skip
             self.range_checked = True
         tensors = [self.space.to_unit_rgb(t) for t in ((pred, target) if uses_target else (pred,))]
         if self.clamp:
