@@ -224,23 +224,25 @@ def _bicubic(out):
 
 
 def results_of(out, name):
-    """The last validation's images of a training under the names of their ground truths."""
-    folder = out / 'results' / name
+    """The images of a training's last whole validation, under the names of their ground truths."""
+    folder, experiment = out / 'results' / name, out / 'experiments' / name
     folder.mkdir(parents=True, exist_ok=True)
+    finished = {iteration for points in curve_of(out, name).values() for iteration, _ in points}
     for path in list_images(out / 'data' / 'val' / 'LR'):
-        saved = (out / 'experiments' / name / 'visualization' / path.stem).glob(f'{path.stem}_*.png')
-        last = max(saved, key=lambda p: int(p.stem.rpartition('_')[2]))
-        (folder / path.name).write_bytes(last.read_bytes())
+        saved = (experiment / 'visualization' / path.stem).glob(f'{path.stem}_*.png')
+        by_iteration = {int(file.stem.rpartition('_')[2]): file for file in saved}
+        last = max(finished or by_iteration)  # the stock model keeps no record of its validations
+        (folder / path.name).write_bytes(by_iteration[last].read_bytes())
     return folder
 
 
-def curve_of(out, name, metrics):
-    """Validation means by metric as (iteration, value), from the file that PerceptualModel writes; none yet: {}."""
+def curve_of(out, name, metrics=None):
+    """Validation means by metric (default: all) as (iteration, value), from the file that PerceptualModel writes."""
     file = out / 'experiments' / name / 'validation.csv'
     curve = {}
     if file.is_file():
         with open(file, newline='') as rows:
             for row in csv.DictReader(rows):
-                if row['metric'] in metrics:
+                if metrics is None or row['metric'] in metrics:
                     curve.setdefault(row['metric'], []).append((int(row['iteration']), float(row['mean'])))
     return curve
