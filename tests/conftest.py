@@ -1,5 +1,6 @@
 """Shared fixtures: where the real test data lies, and the same random numbers for every test."""
 
+import logging
 import os
 import random
 from pathlib import Path
@@ -20,6 +21,17 @@ def _same_random_numbers():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def plugin_log(caplog):
+    """What our logger says; it does not reach the root logger once BasicSR's logger stands above it."""
+    logger = logging.getLogger('nriqa_plugin')
+    logger.addHandler(caplog.handler)
+    logger.propagate = False  # or it would be heard twice
+    yield caplog
+    logger.propagate = True
+    logger.removeHandler(caplog.handler)
 
 
 @pytest.fixture(scope='session')

@@ -1,7 +1,5 @@
 """The BasicSR adapter inside the process: registries, every base model, metrics, validation, guards."""
 
-import logging
-
 import numpy as np
 import pytest
 import torch
@@ -192,6 +190,15 @@ def test_the_perceptual_slot_takes_a_loss_pair(tmp_path):
         assert 'l_style' not in log
 
 
+def test_single_losses_train_in_the_pixel_slot_and_are_refused_where_a_pair_is_wanted(tmp_path):
+    single = {'type': 'NRIQALoss', 'metric': JUDGE, 'loss_weight': 0.5}
+    for model_type in ('SRModel', 'PerceptualModel'):
+        log = train_steps(build_model(options(tmp_path, model_type, train={'pixel_opt': single})), pair(), 1)
+        assert np.isfinite(log['l_pix'])
+    with pytest.raises(ValueError, match=r'perceptual_opt wants the pair.*NRIQALoss gives one number.*LossPair'):
+        build_model(options(tmp_path, train={'perceptual_opt': single}))
+
+
 def test_schedules_follow_the_hosts_iteration(tmp_path):
     terms = [TERMS[0], {**TERMS[1], 'start_iter': 1}]
     model = build_model(options(tmp_path, terms=terms))
@@ -203,16 +210,15 @@ def test_schedules_follow_the_hosts_iteration(tmp_path):
     assert 'l_tinynet' in model.get_current_log()
 
 
-def test_a_step_with_a_nan_term_is_dropped_named_and_ten_in_a_row_are_an_error(tmp_path, caplog):
+def test_a_step_with_a_nan_term_is_dropped_named_and_ten_in_a_row_are_an_error(tmp_path, plugin_log):
     bad = {'type': 'NRIQALoss', 'metric': 'tests.judges:NaNGradient', 'weight': 1.0, 'probe': False}
     model = build_model(options(tmp_path, terms=[TERMS[0], bad]))
     before = {k: v.clone() for k, v in model.net_g.state_dict().items()}
-    with caplog.at_level(logging.WARNING, 'nriqa_plugin'):
-        log = train_steps(model, pair(), 2)
+    log = train_steps(model, pair(), 2)
     assert all(torch.equal(before[k], v) for k, v in model.net_g.state_dict().items())
     assert not model.optimizer_g.state
     assert log['skipped_steps'] == 2
-    assert "'nan_gradient': 1" in caplog.text
+    assert "'nan_gradient': 1" in plugin_log.text
     with pytest.raises(FloatingPointError, match=r'10 in a row.*nan_gradient'):
         train_steps(model, pair(), 8)
 

@@ -1,7 +1,6 @@
 """Losses: value and gradient against hand-written formulas, schedules, guards and non-finite rules."""
 
 import copy
-import logging
 
 import pytest
 import torch
@@ -229,6 +228,17 @@ def test_loss_sum_counts_training_calls_unless_told_the_iteration():
     assert loss.iteration == 50
 
 
+def test_schedules_that_count_calls_are_warned_about_once(plugin_log):
+    pred = images(1, 3, 16, 16)
+    for loss in (LossSum(terms()), LossSum(terms(warmup_iter=5)), LossSum(terms(every=2))):
+        for _ in range(2):
+            loss(pred, pred)
+    told = LossSum(terms(warmup_iter=5))
+    told.set_iteration(1)
+    told(pred, pred)
+    assert plugin_log.text.count("schedules of ['tinynet'] count calls and start anew") == 2
+
+
 def test_a_sum_whose_terms_all_sleep_still_has_a_gradient_of_zero():
     loss = LossSum([{'type': 'MSELoss', 'weight': 1.0, 'start_iter': 100}])
     value, grad = gradient(loss, images(1, 3, 8, 8), images(1, 3, 8, 8, seed=1))
@@ -249,17 +259,16 @@ def test_a_term_with_a_nan_gradient_is_dropped_counted_and_the_rest_goes_on():
     assert loss.dropped() == {'bad': 1}
 
 
-def test_a_term_with_a_nan_value_is_dropped_counted_and_warned_about(caplog):
+def test_a_term_with_a_nan_value_is_dropped_counted_and_warned_about(plugin_log):
     nan = torch.tensor(torch.nan)
     loss = LossSum(terms(name='bad'))
     loss.terms[1].loss.forward = lambda pred, target=None: pred.mean() * nan
     loss.set_iteration(100)
     pred, target = images(1, 3, 16, 16), images(1, 3, 16, 16, seed=1)
-    with caplog.at_level(logging.WARNING, 'nriqa_plugin'):
-        value, grad = gradient(loss, pred, target)
+    value, grad = gradient(loss, pred, target)
     assert value == pytest.approx(2 * nn.functional.mse_loss(pred, target).item())
     assert torch.isfinite(grad).all()
-    assert "'bad': 1" in caplog.text
+    assert "'bad': 1" in plugin_log.text
 
 
 def test_propagate_lets_the_nan_reach_the_weights_and_still_names_the_term():

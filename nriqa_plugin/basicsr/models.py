@@ -10,6 +10,8 @@ from nriqa_plugin.basicsr import cpu
 from nriqa_plugin.basicsr.resume import ResumeState
 from nriqa_plugin.basicsr.validation import ValidationMixin
 from nriqa_plugin.checks import unknown_name
+from nriqa_plugin.losses import LossPair, LossSum
+from nriqa_plugin.losses.iqa_loss import IQALoss
 from nriqa_plugin.losses.step_guard import StepGuard
 
 
@@ -45,6 +47,7 @@ class PerceptualMixin(ValidationMixin):
     def init_training_settings(self):
         super().init_training_settings()
         parts = [part for name, part in vars(self).items() if name.startswith('cri_')]
+        self._check_perceptual_slot()
         self.timed_losses = [part for part in parts if hasattr(part, 'set_iteration')]
         self.loss_sums = [part for part in parts if hasattr(part, 'loss_state')]
         for loss in self.loss_sums:
@@ -54,6 +57,14 @@ class PerceptualMixin(ValidationMixin):
         self.resume_state = ResumeState(self)
         self.schedulers.append(self.resume_state)  # rides the host's save and resume
         self.store_start_weights()
+
+    def _check_perceptual_slot(self):
+        loss = getattr(self, 'cri_perceptual', None)
+        if isinstance(loss, (IQALoss, LossSum)) and not isinstance(loss, LossPair):
+            raise ValueError(
+                f'train.perceptual_opt wants the pair (perceptual, style), {type(loss).__name__} gives one number: '
+                'write {type: LossPair, terms: [...]} there'
+            )
 
     def _guard(self, optimizer_name):
         clip = self.opt['train'].get('clip_grad_norm') if optimizer_name == 'optimizer_g' else None

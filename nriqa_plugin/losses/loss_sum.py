@@ -116,6 +116,8 @@ class LossSum(nn.Module):
         """
         if self.counts_itself and torch.is_grad_enabled():
             self.iteration += 1
+            if self.iteration == 1:
+                self._warn_counting()
         self.values, self.grad_norms = {}, {}
         contributions = []
         for term in self.terms:
@@ -169,6 +171,12 @@ class LossSum(nn.Module):
         counts = {term.name: int(getattr(term.loss, 'undefined', 0)) for term in self.terms}
         return {name: count for name, count in counts.items() if count}
 
+    def _warn_counting(self):
+        scheduled = [term.name for term in self.terms if term.scheduled]
+        if scheduled:
+            logger.warning('nobody tells LossSum the iteration: the schedules of %s count calls and start anew when '
+                           'training is resumed (BasicSR: use model_type: PerceptualModel)', scheduled)  # fmt: skip
+
     def _warn_dropped(self):
         counts = {'terms dropped as not finite': self.dropped(), 'images left out as undefined': self.undefined()}
         if any(counts.values()) and counts != self.warned_counts:
@@ -211,6 +219,11 @@ class Term(nn.Module):
         if stop_iter is not None:
             check_number(f'{where}.stop_iter', stop_iter, low=start_iter + 1, integer=True)
         self.register_buffer('dropped', torch.zeros((), dtype=torch.long), persistent=False)
+
+    @property
+    def scheduled(self):
+        """Whether the weight depends on the iteration."""
+        return bool(self.start_iter or self.stop_iter or self.warmup_iter or self.every > 1)
 
     def weight_at(self, iteration):
         """The weight at an iteration (starting at 1); 0 while the term is asleep."""
