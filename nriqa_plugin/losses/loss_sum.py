@@ -126,8 +126,8 @@ class LossSum(nn.Module):
                 continue
             with named(f'term {term.name!r}'):
                 contributions.append(self._contribution(term, weight, pred, target))
-        if self.iteration % WARN_EVERY == 0 and self.nonfinite == 'drop':
-            self._warn_dropped()
+        if self.iteration % WARN_EVERY == 0:
+            self._warn_counted()
         # With every term asleep the result still has to be connected, since the host calls backward().
         return sum(contributions) if contributions else pred.sum() * 0
 
@@ -177,8 +177,8 @@ class LossSum(nn.Module):
             logger.warning('nobody tells LossSum the iteration: the schedules of %s count calls and start anew when '
                            'training is resumed (BasicSR: use model_type: PerceptualModel)', scheduled)  # fmt: skip
 
-    def _warn_dropped(self):
-        counts = {'terms dropped as not finite': self.dropped(), 'images left out as undefined': self.undefined()}
+    def _warn_counted(self):
+        counts = {'terms that were not finite': self.dropped(), 'images left out as undefined': self.undefined()}
         if any(counts.values()) and counts != self.warned_counts:
             self.warned_counts = counts
             logger.warning('LossSum, iteration %d: %s', self.iteration, counts)
