@@ -154,10 +154,13 @@ def doctor(
 ):
     """What works here; with an option file, whether it trains and what one step costs.
 
-    Without a file: versions, frameworks, extras and judges. With a file: builds its network, our losses and judges, and
-    times one training step term by term on synthetic images. Downloads nothing by itself, writes nothing.
+    Without a file: versions, frameworks, extras, judges; nothing is downloaded.
 
-    Exits with 1 if something that is installed does not import or a training would fail, with 2 if an option is wrong.
+    With a file: builds its network, our losses and our validation judges as
+    the training would, and times one step term by term on synthetic images.
+
+    Exit code 1: something installed does not import, or training would fail.
+    Exit code 2: an option is wrong.
     """
     from nriqa_plugin.doctor import check_environment, check_option_file
 

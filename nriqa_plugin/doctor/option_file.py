@@ -165,12 +165,12 @@ def _check_validation(opt, found):
     if not any(option['type'] in OUR_METRICS for option in _metrics(opt).values()):
         return
     metrics, validation = (importlib.import_module(f'nriqa_plugin.basicsr.{m}') for m in ('metrics', 'validation'))
-    val = copy.deepcopy(opt['val'])
+    parsed = {'val': copy.deepcopy(opt['val']), 'is_train': 'train' in opt, 'dist': False}
     if opt['model_type'] == 'PerceptualModel':
         with _at('val'):
-            validation.ValidationMixin().check_metrics(val)  # also fills in better
+            validation.ValidationMixin().check_metrics(parsed)  # also fills in better
     rows = []
-    for name, option in val['metrics'].items():
+    for name, option in parsed['val']['metrics'].items():
         if option['type'] not in OUR_METRICS:
             continue
         with _at(f'val.metrics.{name}'):
