@@ -2,7 +2,9 @@
 
 import csv
 import dataclasses
+import os
 import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -23,12 +25,14 @@ class Commands(TyperGroup):
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:
+        except (BrokenPipeError, typer.Exit, typer.Abort):
             raise
-        except (ValueError, TypeError, OSError, ImportError) as error:
+        except (ValueError, TypeError, OSError, ImportError, RuntimeError, ArithmeticError) as error:
             if ctx.params.get('debug'):
                 raise
-            message = ' '.join(str(error).split()) or type(error).__name__
+            # A failed training shows the end of its output, everything else is one line.
+            message = str(error).strip() if isinstance(error, RuntimeError) else ' '.join(str(error).split())
+            message = message or type(error).__name__
             Console(stderr=True).print(f'Error: {message}', style='red', markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(2) from error
 
@@ -291,5 +295,6 @@ def _write_table(path, rows):
 
 
 def main():
-    """Entry point of the console command."""
+    """Entry point of the console command; judges by dotted path may lie in the current folder, as for ``python -m``."""
+    sys.path.append(os.getcwd())
     app(prog_name='nriqa')

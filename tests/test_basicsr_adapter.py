@@ -197,6 +197,8 @@ def test_single_losses_train_in_the_pixel_slot_and_are_refused_where_a_pair_is_w
         assert np.isfinite(log['l_pix'])
     with pytest.raises(ValueError, match=r'perceptual_opt wants the pair.*NRIQALoss gives one number.*LossPair'):
         build_model(options(tmp_path, train={'perceptual_opt': single}))
+    with pytest.raises(ValueError, match=r'pixel_opt wants one number, LossPair gives a pair'):
+        build_model(options(tmp_path, train={'pixel_opt': {'type': 'LossPair', 'terms': TERMS}}))
 
 
 def test_schedules_follow_the_hosts_iteration(tmp_path):

@@ -399,7 +399,7 @@ def test_clip_grad_norm_limits_the_step():
         ({'type': 'NRIQALos', 'weight': 1.0}, ValueError, "'NRIQALos'. Did you mean 'NRIQALoss'"),
         ({'type': 'NRIQALoss', 'metric': 'nique', 'weight': 1.0}, ValueError, "unknown judge 'nique'. Did you mean 'niqe'"),
         ({'type': 'MSELoss', 'weight': '5e-5'}, TypeError, r"weight must be a number, got the text '5e-5'.*5\.0e-05"),
-        ({'type': 'MSELoss', 'weight': -0.1}, ValueError, 'weight must be positive, got -0.1: the direction'),
+        ({'type': 'MSELoss', 'weight': -0.1}, ValueError, 'weight must not be negative, got -0.1: the direction'),
         ({'type': 'MSELoss', 'weight': float('nan')}, ValueError, 'weight must be finite'),
         ({'type': 'MSELoss'}, ValueError, "with 'type' and 'weight'"),
         ({'type': 'MSELoss', 'weight': 1.0, 'every': 0}, ValueError, r'every must be finite and in \[1'),

@@ -47,7 +47,7 @@ class PerceptualMixin(ValidationMixin):
     def init_training_settings(self):
         super().init_training_settings()
         parts = [part for name, part in vars(self).items() if name.startswith('cri_')]
-        self._check_perceptual_slot()
+        self._check_slots()
         self.timed_losses = [part for part in parts if hasattr(part, 'set_iteration')]
         self.loss_sums = [part for part in parts if hasattr(part, 'loss_state')]
         for loss in self.loss_sums:
@@ -58,13 +58,15 @@ class PerceptualMixin(ValidationMixin):
         self.schedulers.append(self.resume_state)  # rides the host's save and resume
         self.store_start_weights()
 
-    def _check_perceptual_slot(self):
+    def _check_slots(self):
         loss = getattr(self, 'cri_perceptual', None)
         if isinstance(loss, (IQALoss, LossSum)) and not isinstance(loss, LossPair):
             raise ValueError(
                 f'train.perceptual_opt wants the pair (perceptual, style), {type(loss).__name__} gives one number: '
                 'write {type: LossPair, terms: [...]} there'
             )
+        if isinstance(getattr(self, 'cri_pix', None), LossPair):
+            raise ValueError('train.pixel_opt wants one number, LossPair gives a pair: write type: LossSum there')
 
     def _guard(self, optimizer_name):
         clip = self.opt['train'].get('clip_grad_norm') if optimizer_name == 'optimizer_g' else None

@@ -7,6 +7,8 @@ import time
 import torch
 import torch.nn.functional as F
 
+from nriqa_plugin.losses.iqa_loss import pink_noise
+
 RUNS = 3  # after one to warm up
 
 
@@ -24,11 +26,7 @@ def training_batch(batch, gt_size, scale, frames=None):
     """
     generator = torch.Generator().manual_seed(0)
     leading = (batch,) if frames is None else (batch, frames)
-    frequency = torch.fft.fftfreq(gt_size)
-    frequency = frequency[:, None].hypot(frequency[None]).clamp(min=1 / gt_size)
-    spectrum = torch.fft.fft2(torch.randn(*leading, 3, gt_size, gt_size, generator=generator)) / frequency
-    pink = torch.fft.ifft2(spectrum).real
-    gt = (0.5 + 0.15 * pink / pink.std()).clamp(0, 1)
+    gt = pink_noise((*leading, 3, gt_size, gt_size), generator)
     lq = F.adaptive_avg_pool2d(gt.flatten(0, -4), max(1, int(gt_size // scale)))
     return lq.view(*leading, *lq.shape[-3:]), gt
 

@@ -195,10 +195,7 @@ def probe_gradient(scorer):
     side = max(scorer.min_side, 64)
     shape = (1, 2, 3, side, side) if scorer.temporal else (1, 3, side, side)
     generator = torch.Generator().manual_seed(0)
-    frequency = torch.fft.fftfreq(side)[:, None].hypot(torch.fft.fftfreq(side)[None]).clamp(min=1 / side)
-    spectrum = torch.fft.fft2(torch.randn(shape, generator=generator)) / frequency
-    pink = torch.fft.ifft2(spectrum).real  # natural images have about this spectrum
-    image = (0.5 + 0.15 * pink / pink.std()).clamp(0.01, 0.99)
+    image = pink_noise(shape, generator).clamp(0.01, 0.99)
     ref = (image + 0.05 * torch.randn(shape, generator=generator)).clamp(0, 1)
     image, ref = image.to(scorer.device).requires_grad_(), ref.to(scorer.device)
     with torch.enable_grad():
@@ -216,3 +213,20 @@ def probe_gradient(scorer):
         return
     raise ValueError(f'judge {scorer.name!r} gives {problem} on the probe image, so it cannot be a loss '
                      '(probe: false skips this check)')  # fmt: skip
+
+
+def pink_noise(shape, generator):
+    """Random images with about the spectrum of natural ones (amplitude falls as 1/f).
+
+    Args:
+        shape (tuple): ``(..., 3, side, side)``.
+        generator (torch.Generator): source of the draws.
+
+    Returns:
+        Tensor: RGB in [0, 1].
+    """
+    side = shape[-1]
+    frequency = torch.fft.fftfreq(side)
+    frequency = frequency[:, None].hypot(frequency[None]).clamp(min=1 / side)
+    noise = torch.fft.ifft2(torch.fft.fft2(torch.randn(shape, generator=generator)) / frequency).real
+    return (0.5 + 0.15 * noise / noise.std()).clamp(0, 1)

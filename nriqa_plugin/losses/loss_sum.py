@@ -79,7 +79,7 @@ class LossSum(nn.Module):
         where = f'{where} ({type_name})'
         weight = check_number(f'{where}.weight', options.pop('weight'))
         if weight < 0:
-            raise ValueError(f'{where}.weight must be positive, got {weight}: the direction of a judge is handled '
+            raise ValueError(f'{where}.weight must not be negative, got {weight}: the direction of a judge is handled '
                              'inside, a higher weight always means that the term matters more')  # fmt: skip
         name = options.pop('name', None)
         schedule = {key: options.pop(key) for key in SCHEDULE if key in options}
