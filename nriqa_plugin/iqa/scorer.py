@@ -3,11 +3,12 @@
 import copy
 import importlib
 import math
+from functools import partial
 
 import torch
 from torch import nn
 
-from nriqa_plugin.checks import check_images, check_unit_range, tensors_hash, unknown_name
+from nriqa_plugin.checks import check_images, check_unit_range, tensors_hash
 
 # name -> 'module:factory'; imported only when asked for, since some need optional packages.
 BUILT_IN = {
@@ -33,6 +34,7 @@ class Scorer(nn.Module):
         needs_reference (bool): full-reference judge, wants ``ref``.
         min_side (int): shortest side in px that it can score.
         differentiable (bool): whether its gradient with respect to ``pred`` is usable as a loss.
+        no_gradient (str): why the gradient is not usable, if ``differentiable`` is false.
         temporal (bool): a video judge that takes ``(N, T, 3, H, W)``.
 
     Networks assigned to an attribute are frozen, put in eval mode for good and kept out of
@@ -46,6 +48,7 @@ class Scorer(nn.Module):
     needs_reference = False
     min_side = 1
     differentiable = True
+    no_gradient = ''
     temporal = False
 
     def __init__(self):
@@ -206,7 +209,8 @@ def create_scorer(name, weights=None, **options):
 
     Args:
         name (str): a built-in judge (``niqe``, ``cnniqa``, ``lpips``, ``psnr``, ``ssim``, ``ms_ssim``, ``gmsd``,
-            ``vsi``, ``fsim``), or ``package.module:factory`` where the factory returns a :class:`Scorer`.
+            ``vsi``, ``fsim``); else a metric of the package pyiqa (``musiq``, or ``pyiqa:ssim`` where a built-in
+            judge has the name); or ``package.module:factory`` where the factory returns a :class:`Scorer`.
         weights (str | None): local weights file, loaded with ``weights_only=True``.
         options: passed on to the judge; unknown ones are refused.
 
@@ -222,7 +226,7 @@ def create_scorer(name, weights=None, **options):
         return name
     if not isinstance(name, str):
         raise TypeError(f'a judge is named by a string, got {name!r}')
-    factory = _factory(BUILT_IN.get(name, name))
+    factory = _factory(name)
     given = options if weights is None else {'weights': weights, **options}
     try:
         scorer = factory(**given)
@@ -235,10 +239,25 @@ def create_scorer(name, weights=None, **options):
     return scorer
 
 
-def _factory(path):
-    module_name, colon, attribute = path.partition(':')
-    if not colon:
-        raise unknown_name('judge', path, BUILT_IN)
+def _factory(name):
+    if name in BUILT_IN:
+        return _imported(BUILT_IN[name])
+    package, colon, metric = name.partition(':')
+    if colon and package != 'pyiqa':
+        return _imported(name)
+    # Not at the top: that module imports this one.
+    from nriqa_plugin.iqa.pyiqa_scorer import PyiqaScorer, metric_configs, unknown_judge
+
+    if colon:
+        return partial(PyiqaScorer, metric)
+    metrics = metric_configs()
+    if name not in metrics:
+        raise unknown_judge(name, metrics)
+    return partial(PyiqaScorer, name)
+
+
+def _imported(path):
+    module_name, _, attribute = path.partition(':')
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except ModuleNotFoundError as error:

@@ -87,7 +87,8 @@ class IQALoss(nn.Module):
             needs, other = ('needs', 'FRIQALoss') if scorer.needs_reference else ('takes no', 'NRIQALoss')
             raise ValueError(f'{type(self).__name__}: judge {name!r} {needs} reference image; use {other} for it')
         if not scorer.differentiable:
-            raise ValueError(f'judge {name!r} gives no usable gradient: it can score images but not be a loss')
+            reason = f' ({scorer.no_gradient})' if scorer.no_gradient else ''
+            raise ValueError(f'judge {name!r} gives no usable gradient{reason}: it can score images but not be a loss')
         if self.scale == 'unit':
             scorer.unit(torch.zeros(1))  # raises for an unbounded range
         if self.crop is not None and self.crop < scorer.min_side:
