@@ -50,10 +50,20 @@ def check_number(option, value, low=-math.inf, high=math.inf, integer=False):
                 f'{option} must be a number, got the text {value!r}; write it with a decimal point and a signed '
                 f'exponent, for example {_yaml_float(number)} (YAML reads {value} as text)'
             )
-    if isinstance(value, bool) or not isinstance(value, Real) or (integer and int(value) != value):
-        raise TypeError(f'{option} must be {"an integer" if integer else "a number"}, got {value!r}')
+    kind = 'an integer' if integer else 'a number'
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f'{option} must be {kind}, got {value!r}')
     if not math.isfinite(value) or not low <= value <= high:
         raise ValueError(f'{option} must be finite and in [{low}, {high}], got {value!r}')
+    if integer and int(value) != value:
+        raise TypeError(f'{option} must be {kind}, got {value!r}')
+    return int(value) if integer else value
+
+
+def check_flag(option, value):
+    """Return ``value`` if it is true or false; text such as ``'false'`` would count as true."""
+    if not isinstance(value, bool):
+        raise TypeError(f'{option} must be true or false, got {value!r}')
     return value
 
 

@@ -18,8 +18,11 @@ import nriqa_plugin.basicsr
 from nriqa_plugin.basicsr import cpu, metrics, registration
 from nriqa_plugin.evaluation.relative_gain import relative_gain
 from nriqa_plugin.evaluation.scores import read_scores, score_row, write_scores
+from nriqa_plugin.iqa import create_scorer
 from nriqa_plugin.losses import NRIQALoss
+from nriqa_plugin.losses.training_state import random_state
 from tests.judges import Darkness, TinyNet
+from tests.test_checks_and_scorer import Malicious
 
 JUDGE = 'tests.judges:TinyNet'
 TERMS = [{'type': 'L1Loss', 'weight': 1.0}, {'type': 'NRIQALoss', 'metric': JUDGE, 'weight': 0.1}]
@@ -184,10 +187,88 @@ def test_perceptual_model_lies_over_any_host_model_and_logs_every_term(host, tmp
 def test_the_perceptual_slot_takes_a_loss_pair(tmp_path):
     perceptual = {'pixel_opt': {'type': 'L1Loss'}, 'perceptual_opt': {'type': 'LossPair', 'terms': TERMS[1:]}}
     for model_type in ('SRModel', 'PerceptualModel'):
-        log = train_steps(build_model(options(tmp_path, model_type, train=perceptual)), pair(), 1)
-        expected = 0.1 * NRIQALoss(TinyNet())(torch.rand(1, 3, 8, 8)).abs().item()
-        assert abs(log['l_percep']) < 10 * expected + 1
-        assert 'l_style' not in log
+        model = build_model(options(tmp_path, model_type, train=perceptual))
+        model.feed_data(pair())
+        with torch.no_grad():
+            expected = 0.1 * NRIQALoss(TinyNet())(model.net_g(model.lq)).item()
+        model.optimize_parameters(1)
+        assert model.get_current_log()['l_percep'] == pytest.approx(expected, rel=1e-5)
+        assert 'l_style' not in model.get_current_log()
+
+
+def test_a_term_may_be_called_like_something_the_host_logs(tmp_path):
+    log = train_steps(build_model(options(tmp_path, terms=[{**TERMS[0], 'name': 'pix'}, TERMS[1]])), pair(), 1)
+    assert log['l_pix'] == pytest.approx(log['l_pix_pix'] + 0.1 * log['l_tinynet'], rel=1e-4)
+
+
+def test_bare_state_dicts_and_the_hosts_own_checkpoints_load_whatever_the_key(tmp_path):
+    path = {**options(tmp_path)['path'], 'param_key_g': None, 'pretrain_network_g': str(tmp_path / 'bare.pth')}
+    bare = build_network(dict(SMALL_SR)).state_dict()
+    torch.save(bare, tmp_path / 'bare.pth')
+    torch.save({'params': bare}, tmp_path / 'saved_by_host.pth')
+    for name in ('bare.pth', 'saved_by_host.pth'):
+        path['pretrain_network_g'] = str(tmp_path / name)
+        model = build_model(options(tmp_path, path=path, train={'ema_decay': 0.9}))
+        for net in (model.net_g, model.net_g_ema):
+            assert all(torch.equal(net.state_dict()[key], bare[key]) for key in bare)
+
+
+def test_a_half_written_checkpoint_never_replaces_a_good_one(tmp_path, monkeypatch):
+    model = build_model(options(tmp_path))
+    models = tmp_path / 'run' / 'models'
+    model.save_network(model.net_g, 'net_g', 5)
+    good = (models / 'net_g_5.pth').read_bytes()
+    (models / '.partial_0').mkdir()
+    (models / '.partial_0' / 'net_g_5.pth').write_bytes(b'half of a run that was killed')
+    model.save_network(model.net_g, 'net_g', 6)
+    assert (models / 'net_g_5.pth').read_bytes() == good
+
+    def disk_full(obj, path, *args, **kwargs):
+        with open(path, 'wb') as file:
+            file.write(good[: len(good) // 2])
+        raise OSError('No space left on device')
+
+    monkeypatch.setattr(torch, 'save', disk_full)
+    monkeypatch.setattr('time.sleep', lambda seconds: None)
+    with pytest.raises(OSError, match=r'net_g_5\.pth could not be written.*the earlier file is kept'):
+        model.save_network(model.net_g, 'net_g', 5)
+    assert (models / 'net_g_5.pth').read_bytes() == good
+    assert not list(models.glob('.partial*'))
+
+
+def test_weights_that_would_run_code_are_refused(tmp_path):
+    torch.save({'params': Malicious()}, tmp_path / 'evil.pth')
+    path = {**options(tmp_path)['path'], 'pretrain_network_g': str(tmp_path / 'evil.pth')}
+    with pytest.raises(ValueError, match=r'the weights of MSRResNet: .*evil\.pth was refused'):
+        build_model(options(tmp_path, path=path))
+
+
+def test_every_rank_gets_its_own_random_numbers_back(tmp_path):
+    model = build_model(options(tmp_path))
+    states, numbers = [], []
+    for rank in range(2):
+        torch.manual_seed(rank)
+        np.random.seed(rank)
+        states.append(random_state())
+        numbers.append((torch.rand(1).item(), np.random.rand()))
+    model.resume_state.random_of_all_ranks = states
+    saved = model.resume_state.state_dict()
+    for rank in range(2):
+        model.opt |= {'world_size': 2, 'rank': rank}
+        model.resume_state.load_state_dict(saved)
+        model.resume_state.restore_torch()
+        assert (torch.rand(1).item(), np.random.rand()) == numbers[rank]
+
+
+def test_flow_stays_frozen_after_a_resume_within_fix_flow(tmp_path):
+    train = {'fix_flow': 100, 'flow_lr_mul': 0.5}
+    model = build_model(options(tmp_path, base_model='VideoRecurrentModel', **{**VIDEO, 'train': train}))
+    model.resumed = True  # what resume_training leaves behind
+    model.feed_data(pair(batch=1, side=64, frames=2))
+    model.optimize_parameters(50)
+    flags = {name: p.requires_grad for name, p in model.net_g.named_parameters()}
+    assert not any(flag for name, flag in flags.items() if 'spynet' in name)
+    assert all(flag for name, flag in flags.items() if 'spynet' not in name)
 
 
 def test_single_losses_train_in_the_pixel_slot_and_are_refused_where_a_pair_is_wanted(tmp_path):
@@ -195,9 +276,9 @@ def test_single_losses_train_in_the_pixel_slot_and_are_refused_where_a_pair_is_w
     for model_type in ('SRModel', 'PerceptualModel'):
         log = train_steps(build_model(options(tmp_path, model_type, train={'pixel_opt': single})), pair(), 1)
         assert np.isfinite(log['l_pix'])
-    with pytest.raises(ValueError, match=r'perceptual_opt wants the pair.*NRIQALoss gives one number.*LossPair'):
+    with pytest.raises(ValueError, match=r'perceptual slot wants the pair.*NRIQALoss gives one number.*LossPair'):
         build_model(options(tmp_path, train={'perceptual_opt': single}))
-    with pytest.raises(ValueError, match=r'pixel_opt wants one number, LossPair gives a pair'):
+    with pytest.raises(ValueError, match=r'pixel slot wants one number, LossPair gives a pair'):
         build_model(options(tmp_path, train={'pixel_opt': {'type': 'LossPair', 'terms': TERMS}}))
 
 
@@ -220,7 +301,7 @@ def test_a_step_with_a_nan_term_is_dropped_named_and_ten_in_a_row_are_an_error(t
     assert all(torch.equal(before[k], v) for k, v in model.net_g.state_dict().items())
     assert not model.optimizer_g.state
     assert log['skipped_steps'] == 2
-    assert "'nan_gradient': 1" in plugin_log.text
+    assert "'nan_gradient (pix)': 1" in plugin_log.text
     with pytest.raises(FloatingPointError, match=r'10 in a row.*nan_gradient'):
         train_steps(model, pair(), 8)
 
@@ -240,6 +321,10 @@ def test_clip_grad_norm_bounds_the_update(tmp_path):
         ({'is_train': False, 'val': {'metrics': {'m': WATCHED['gain']}}}, 'baseline: start is for training'),
         ({'dist': True, 'base_model': 'VideoRecurrentModel', 'val': {'metrics': {'m': WATCHED['gain']}}}, 'one process for video models'),
         ({'base_model': 'SRModle'}, "unknown base_model 'SRModle'. Did you mean 'SRModel'"),
+        ({'base_modle': 'SRModel'}, "unknown option 'base_modle'; did you mean 'base_model'"),
+        ({'train': {'clip_grad_nrom': 1.0}}, "unknown option 'clip_grad_nrom' in train; did you mean 'clip_grad_norm'"),
+        ({'val': {'metrics': {'m': {'type': 'calculate_relative_gain', 'metric': JUDGE}}}}, 'baseline must be a scores file, got None'),
+        ({'val': {'metrics': {'m': {**WATCHED['gain'], 'baseline': 'x.csv', 'better': 'lower'}}}}, 'remove better: lower'),
         ({'train': {'clip_grad_norm': '1e-3'}}, r"clip_grad_norm must be a number, got the text"),
         ({'val': {'metrics': {'m': {'type': 'calculate_iqa', 'metrik': 'niqe'}}}}, "'metrik'. Did you mean 'metric'"),
         ({'val': {'metrics': {'m': {'type': 'calculate_iqa', 'metric': 'tests.judges:Darkness', 'better': 'higher'}}}}, "write 'better: lower'"),
@@ -288,7 +373,7 @@ def test_the_mean_of_per_image_gains_is_equation_1_of_the_means(tmp_path):
         ('calculate_iqa', {'metric': 'niqee'}, "'niqee'. Did you mean 'niqe'"),
         ('calculate_iqa', {'metric': 'tests.judges:Darkness'}, "darkness lower is better; write 'better: lower'"),
         ('calculate_iqa', {'metric': 'tests.judges:Distance', 'better': 'lower'}, 'needs a reference'),
-        ('calculate_iqa', {'metric': JUDGE, 'crop_border': 10}, 'at least 8 px a side'),
+        ('calculate_iqa', {'metric': JUDGE, 'crop_border': 10}, 'at least 28 px a side'),
         ('calculate_relative_gain', {'metric': JUDGE}, 'baseline must be a scores file'),
         ('calculate_relative_gain', {'metric': JUDGE, 'baseline': 'start'}, 'needs model_type: PerceptualModel'),
         ('calculate_relative_gain', {'metric': JUDGE, 'baseline': 'x.csv', 'better': 'lower'}, 'remove better: lower'),
@@ -299,16 +384,38 @@ def test_wrong_metric_options_are_refused(metric, option, message):
         calculate_metric({'img': noise(0)}, {'type': metric, **option})
 
 
+def test_the_border_left_out_is_part_of_the_judge_and_so_of_its_baseline(tmp_path):
+    image = noise(0)
+    framed = image.copy()
+    framed[:4] = framed[-4:] = framed[:, :4] = framed[:, -4:] = 255
+    with_border, without = (create_scorer('tests.judges:Darkness', crop_border=b) for b in (0, 4))
+    rgb = torch.from_numpy(framed[..., ::-1].copy()).permute(2, 0, 1)[None] / 255
+    assert with_border(rgb) > without(rgb)
+    write_scores(tmp_path / 'right.csv', [score_row('a.png', without, without(rgb).item())])
+    write_scores(tmp_path / 'wrong.csv', [score_row('a.png', with_border, with_border(rgb).item())])
+    option = {'metric': 'tests.judges:Darkness', 'crop_border': 4}
+    assert metrics.calculate_relative_gain(framed, baseline=str(tmp_path / 'right.csv'), **option) == pytest.approx(
+        0, abs=1e-4
+    )
+    with pytest.raises(ValueError, match='other weights or options of darkness'):
+        metrics.calculate_relative_gain(framed, baseline=str(tmp_path / 'wrong.csv'), **option)
+
+
+def test_a_grey_validation_image_is_refused_by_its_shape():
+    with pytest.raises(ValueError, match=r'tinynet wants 3 channels, the validation image has the shape \(16, 16\)'):
+        metrics.calculate_iqa(noise(0)[:16, :16, 0], metric=JUDGE)
+
+
 def test_a_baseline_by_other_weights_of_the_judge_is_refused(tmp_path):
     write_scores(tmp_path / 'b.csv', [score_row('a.png', TinyNet(seed=1), 1.0)])
-    with pytest.raises(ValueError, match='scored by other weights of tinynet'):
+    with pytest.raises(ValueError, match='scored by other weights or options of tinynet'):
         metrics.calculate_relative_gain(noise(0), metric=JUDGE, baseline=str(tmp_path / 'b.csv'))
 
 
 # --------------------------------------------------------------------------------------------- validation
 
 
-def loader(folder, name='val'):
+def loader(folder, name='val', **more):
     opt = {
         'name': name,
         'type': 'CheckedPairedImageDataset',
@@ -316,7 +423,7 @@ def loader(folder, name='val'):
         'scale': 4,
         'io_backend': {'type': 'disk'},
     }
-    opt.update(dataroot_gt=str(folder / 'gt'), dataroot_lq=str(folder / 'lq'))
+    opt.update(dataroot_gt=str(folder / 'gt'), dataroot_lq=str(folder / 'lq'), **more)
     return build_dataloader(build_dataset(opt), opt)
 
 
@@ -364,6 +471,9 @@ def test_a_baseline_of_another_data_set_is_refused(photographs):
 
 
 def test_folders_that_do_not_pair_and_unreadable_images_are_named(photographs):
+    (photographs / 'gt' / 'thumbs').mkdir()  # the host ignores folders inside
+    with pytest.raises(ValueError, match="'use_hfilp'. Did you mean 'use_hflip'"):
+        loader(photographs, use_hfilp=True)
     (photographs / 'lq' / 'one.png').write_bytes(b'no image')
     with pytest.raises(ValueError, match=r'cannot load the pair .*one\.png'):
         list(loader(photographs))
@@ -376,17 +486,18 @@ def test_folders_that_do_not_pair_and_unreadable_images_are_named(photographs):
 
 def test_video_models_validate_on_a_cpu_and_for_several_data_sets(tmp_path):
     rng = np.random.default_rng(0)
-    for data, clips in (('vid4', ('000', '001')), ('reds4', ('002',))):
+    for data, clips in (('vid4', {'000': 2, '001': 3}), ('reds4', {'002': 2})):
         for kind, side in (('gt', 256), ('lq', 64)):
-            for clip in clips:
+            for clip, frames in clips.items():
                 folder = tmp_path / data / kind / clip
                 folder.mkdir(parents=True)
-                for frame in range(2):
+                for frame in range(frames):
                     Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(
                         folder / f'{frame:08d}.png'
                     )
     val = {'save_img': False, 'metrics': {k: dict(v) for k, v in WATCHED.items()}, 'save_best': 'held_out'}
-    model = build_model(options(tmp_path, base_model='VideoRecurrentModel', val=val, **VIDEO))
+    more = {**VIDEO, 'train': {'ema_decay': 0.9}}  # this model validates net_g even so
+    model = build_model(options(tmp_path, base_model='VideoRecurrentModel', val=val, **more))
     for data in ('vid4', 'reds4'):
         opt = {'name': data, 'type': 'VideoRecurrentTestDataset', 'phase': 'val', 'cache_data': True, 'num_frame': 2}
         opt |= {
@@ -396,6 +507,12 @@ def test_video_models_validate_on_a_cpu_and_for_several_data_sets(tmp_path):
         }
         model.validation(build_dataloader(build_dataset(opt), opt), 1, None)
         assert abs(model.best_metric_results[data]['gain']['val']) < 1e-3  # nothing has been trained yet
+    with torch.no_grad():
+        model.net_g.conv_last.bias.add_(0.2)
+    (tmp_path / 'run' / 'baseline_reds4.csv').unlink()
+    model.validation(build_dataloader(build_dataset(opt), opt), 2, None)
+    assert model.history[-1][2] == 'gain'
+    assert model.history[-1][3] < -10  # darkness is worse on a brighter image, and the start weights are not these
     rows = read_scores(tmp_path / 'run' / 'baseline_vid4.csv').rows
-    assert [row.image for row in rows] == ['000', '000#1', '001', '001#1']
+    assert [row.image for row in rows] == ['000', '000::1', '001', '001::1', '001::2']
     assert (tmp_path / 'run' / 'models' / 'net_g_best_reds4_held_out.pth').is_file()

@@ -16,24 +16,35 @@ from tests.conftest import ROOT
 
 pytest.importorskip('basicsr', reason='the extra basicsr is not installed')
 import yaml  # comes with BasicSR
+from basicsr.archs.swinir_arch import SwinIR
 
 STEPS, CHECKPOINT = 8, 4
+NETWORK = {
+    'upscale': 4, 'img_size': 8, 'window_size': 4, 'embed_dim': 8, 'depths': [2], 'num_heads': [2], 'mlp_ratio': 2,
+    'upsampler': 'pixelshuffledirect', 'drop_rate': 0.2, 'drop_path_rate': 0.3,
+}  # fmt: skip
 ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
 STOCK = [sys.executable, '-m', 'basicsr.train']
 OURS = [sys.executable, str(ROOT / 'tools' / 'train_basicsr.py')]
 
 
 def write_options(folder, name, plugin_line=True, **more):
-    """One 32 px image, batch 1, no augmentation: the setting in which BasicSR replays the same batches after a resume."""
+    """One image and batch 1, for BasicSR replays the epoch after a resume; all else that is random is there.
+
+    Drop path draws from torch's generator, crop and flips from python's, our views from (seed, iteration, rank), and the
+    weights come from a bare state dict.
+    """
     if not (folder / 'gt').is_dir():
         rng = np.random.default_rng(0)
-        small = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-        for kind, image in (('gt', small.resize((32, 32), Image.BICUBIC)), ('lq', small)):
+        small = Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+        for kind, image in (('gt', small.resize((64, 64), Image.BICUBIC)), ('lq', small)):
             (folder / kind).mkdir()
             image.save(folder / kind / 'one.png')
+        torch.manual_seed(0)
+        torch.save(SwinIR(**NETWORK).state_dict(), folder / 'bare.pth')
     disk = {'io_backend': {'type': 'disk'}, 'dataroot_gt': str(folder / 'gt'), 'dataroot_lq': str(folder / 'lq')}
     data = {'name': 'one', 'type': 'CheckedPairedImageDataset', **disk}
-    sampling = {'gt_size': 32, 'use_hflip': False, 'use_rot': False, 'batch_size_per_gpu': 1, 'num_worker_per_gpu': 0}
+    sampling = {'gt_size': 32, 'use_hflip': True, 'use_rot': True, 'batch_size_per_gpu': 1, 'num_worker_per_gpu': 0}
     terms = [
         {'type': 'CharbonnierLoss', 'weight': 1.0},
         {
@@ -48,8 +59,11 @@ def write_options(folder, name, plugin_line=True, **more):
     opt = {
         'name': name, 'model_type': 'PerceptualModel', 'scale': 4, 'num_gpu': 0, 'manual_seed': 3,
         'datasets': {'train': {**data, **sampling, 'dataset_enlarge_ratio': 100}, 'val': data},
-        'network_g': {'type': 'MSRResNet', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 1, 'upscale': 4},
-        'path': {'experiments_root': 'experiments', 'pretrain_network_g': None, 'resume_state': None},
+        'network_g': {'type': 'SwinIR', **NETWORK},
+        'path': {
+            'experiments_root': 'experiments', 'resume_state': None,
+            'pretrain_network_g': str(folder / 'bare.pth'), 'param_key_g': None,
+        },
         'train': {
             'ema_decay': 0.9, 'total_iter': STEPS, 'warmup_iter': -1, 'clip_grad_norm': 5.0,
             'optim_g': {'type': 'Adam', 'lr': 0.01}, 'scheduler': {'type': 'MultiStepLR', 'milestones': [3], 'gamma': 0.5},

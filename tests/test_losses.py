@@ -86,6 +86,20 @@ def test_stop_at_target_ends_the_reward_at_the_ground_truths_own_score_image_by_
         NRIQALoss(Brightness(), stop_at='target')(pred)
 
 
+def test_stop_at_target_ignores_a_target_whose_score_is_undefined():
+    loss = NRIQALoss(FlatIsUndefined(), stop_at='target')
+    free = gradient(NRIQALoss(FlatIsUndefined()), images(1, 3, 8, 8))[1]
+    assert torch.allclose(gradient(loss, images(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.5))[1], free)
+
+
+def test_images_left_out_are_reported(plugin_log):
+    loss = NRIQALoss(FlatIsUndefined())
+    loss(torch.full((3, 3, 8, 8), 0.5))
+    loss.report_counts()
+    loss.report_counts()
+    assert plugin_log.text.count('flat_is_undefined: 3 images so far were left out') == 1
+
+
 def test_five_dimensional_input_is_scored_frame_by_frame():
     loss = NRIQALoss(TinyNet())
     clip = images(2, 3, 3, 16, 16)
@@ -210,7 +224,9 @@ def test_values_and_gradient_norms_of_every_term_are_kept_by_name():
 def test_schedule_says_when_a_term_acts():
     loss = LossSum(terms(start_iter=4, stop_iter=9, warmup_iter=4, every=2))
     weights = [loss.terms[1].weight_at(i) for i in range(1, 12)]
-    assert weights == [0, 0, 0, 0, 0.125, 0, 0.375, 0, 0.5, 0, 0]
+    assert weights == [0, 0, 0, 0, 0, 0.25, 0, 0.5, 0, 0, 0]
+    always = LossSum(terms(start_iter=4, stop_iter=9, warmup_iter=4)).terms[1]
+    assert [always.weight_at(i) for i in range(4, 11)] == [0, 0.125, 0.25, 0.375, 0.5, 0.5, 0]
     loss.set_iteration(4)
     loss(images(1, 3, 16, 16), images(1, 3, 16, 16))
     assert loss.values.keys() == {'mse'}
@@ -278,15 +294,20 @@ def test_propagate_lets_the_nan_reach_the_weights_and_still_names_the_term():
     assert loss.dropped() == {'bad': 1}
 
 
+def test_propagate_turns_an_infinite_value_into_a_nan_gradient():
+    loss = LossSum(terms(name='bad'))
+    loss.nonfinite = 'propagate'
+    loss.terms[1].loss.forward = lambda pred, target=None: pred.mean() + torch.inf
+    assert torch.isnan(gradient(loss, images(1, 3, 16, 16), images(1, 3, 16, 16))[1]).all()
+    assert loss.dropped() == {'bad': 1}
+
+
 def test_loss_state_restores_iteration_and_counters():
     loss, fresh = LossSum(bad_terms('NaNGradient')), LossSum(bad_terms('NaNGradient'))
     gradient(loss, images(1, 3, 8, 8), images(1, 3, 8, 8))
     fresh.load_loss_state(loss.loss_state())
-    assert (
-        fresh.loss_state()
-        == loss.loss_state()
-        == {'iteration': 1, 'dropped': {'mse': 0, 'bad': 1}, 'undefined': {'mse': 0, 'bad': 0}}
-    )
+    bad = {'iteration': 1, 'undefined': 0}
+    assert fresh.loss_state() == loss.loss_state() == {'iteration': 1, 'dropped': {'bad': 1}, 'terms': {'bad': bad}}
 
 
 def test_loss_pair_is_the_sum_and_nothing_for_style():
@@ -403,6 +424,9 @@ def test_clip_grad_norm_limits_the_step():
         ({'type': 'MSELoss', 'weight': float('nan')}, ValueError, 'weight must be finite'),
         ({'type': 'MSELoss'}, ValueError, "with 'type' and 'weight'"),
         ({'type': 'MSELoss', 'weight': 1.0, 'every': 0}, ValueError, r'every must be finite and in \[1'),
+        ({'type': 'MSELoss', 'weight': 1.0, 'every': float('inf')}, ValueError, 'every must be finite'),
+        ({'type': 'MSELoss', 'weight': 1.0, 'every': 1.5}, TypeError, 'every must be an integer'),
+        ({'type': 'NRIQALoss', 'metric': 'tests.judges:TinyNet', 'weight': 1.0, 'augment': 'false'}, TypeError, "augment must be true or false, got 'false'"),
         ({'type': 'MSELoss', 'weight': 1.0, 'star_iter': 5}, ValueError, "'star_iter'"),
         ({'type': 'MSELoss', 'weight': 1.0, 'start_iter': 5, 'stop_iter': 5}, ValueError, 'stop_iter'),
         ({'type': 'MSELoss', 'weight': 1.0, 'space': {}}, ValueError, 'give space to LossSum'),

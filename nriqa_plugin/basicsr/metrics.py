@@ -6,11 +6,10 @@ BasicSR hands over 8-bit BGR images ``(H, W, 3)`` one by one and averages what c
 import contextlib
 import functools
 import json
-import os
 
 import torch
 
-from nriqa_plugin.checks import check_keys, check_number
+from nriqa_plugin.checks import check_file, check_keys
 from nriqa_plugin.evaluation.relative_gain import read_baseline
 from nriqa_plugin.iqa import create_scorer
 
@@ -34,7 +33,7 @@ def calculate_iqa(img, img2=None, **option):
     Raises:
         ValueError: unknown option or judge, a reference that is missing, or ``better`` against the judge's direction.
     """
-    return _score('calculate_iqa', judge_of('calculate_iqa', option), img, img2, option)
+    return _score('calculate_iqa', judge_of('calculate_iqa', option), img, img2)
 
 
 def calculate_relative_gain(img, img2=None, baseline=None, **option):
@@ -51,16 +50,29 @@ def calculate_relative_gain(img, img2=None, baseline=None, **option):
     Raises:
         ValueError: no baseline, one that is not positive, or one scored by other weights of the judge.
     """
-    if option.pop('better', 'higher') != 'higher':
+    check_gain(baseline, option.pop('better', 'higher'))
+    scorer = judge_of('calculate_relative_gain', option)
+    return float(baseline_of(baseline, scorer).gain(_score('calculate_relative_gain', scorer, img, img2)))
+
+
+def check_gain(baseline, better='higher'):
+    """Refuse options of :func:`calculate_relative_gain` that cannot work for the stock models.
+
+    Raises:
+        ValueError: no baseline file, or ``better: lower``.
+    """
+    if better != 'higher':
         raise ValueError('calculate_relative_gain: a higher gain is always better; remove better: lower')
-    if baseline in (None, 'start'):
+    if baseline in (None, '', 'start'):
         raise ValueError(
-            'calculate_relative_gain: baseline must be a scores file; '
+            f'calculate_relative_gain: baseline must be a scores file, got {baseline!r}; '
             'baseline: start needs model_type: PerceptualModel, which scores the start weights'
         )
-    scorer = judge_of('calculate_relative_gain', option)
-    score = _score('calculate_relative_gain', scorer, img, img2, option)
-    return float(_baseline(str(baseline), os.stat(baseline).st_mtime_ns, scorer).gain(score))
+
+
+def judge_keys(option):
+    """Those of a validation metric's options that describe the judge."""
+    return {key: value for key, value in option.items() if key not in ('type', 'baseline', 'better')}
 
 
 def judge_of(owner, option):
@@ -68,11 +80,12 @@ def judge_of(owner, option):
     check_keys(owner, option, JUDGE_KEYS)
     if 'metric' not in option:
         raise ValueError(f"{owner}: the option 'metric' names the judge and is missing")
-    check_number(f'{owner}.crop_border', option.get('crop_border', 0), low=0, integer=True)
     device = option.get('device', 'auto')
     if device == 'auto':
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    scorer = _judge(option['metric'], option.get('weights'), json.dumps(option.get('options') or {}), device)
+    # The border is the judge's own option: scores with another border come from another judge, also by its hash.
+    given = {'crop_border': option.get('crop_border', 0), **(option.get('options') or {})}
+    scorer = _judge(option['metric'], option.get('weights'), json.dumps(given), device)
     direction = 'higher' if scorer.higher_better else 'lower'
     if owner == 'calculate_iqa' and option.get('better', 'higher') != direction:
         raise ValueError(f"calculate_iqa: for {scorer.name} {direction} is better; write 'better: {direction}'")
@@ -84,31 +97,40 @@ def _judge(metric, weights, options, device):
     return create_scorer(metric, weights, **json.loads(options)).to(device)
 
 
+def baseline_of(path, scorer):
+    """A judge's baseline from a scores file, read once as long as the file stays the same.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the judge is not in it, its mean is not positive, or it was scored by other weights or options.
+    """
+    return _read_baseline(str(path), check_file('baseline', path).stat().st_mtime_ns, scorer)
+
+
 @functools.lru_cache(maxsize=16)
-def _baseline(path, modified, scorer):
+def _read_baseline(path, modified, scorer):
     baseline = read_baseline(path, scorer.name)
     if baseline.judge_hash != scorer.weights_hash():
         raise ValueError(
-            f'baseline: {path} was scored by other weights of {scorer.name} '
-            f'({baseline.judge_hash}, now {scorer.weights_hash()})'
+            f'baseline: {path} was scored by other weights or options of {scorer.name} '
+            f'({baseline.judge_hash}, now {scorer.weights_hash()}); crop_border counts as an option'
         )
     return baseline
 
 
 @torch.no_grad()
-def _score(owner, scorer, img, img2, option):
-    border = option.get('crop_border', 0)
-    tensors = [_to_tensor(image, border, scorer.device) for image in (img, img2) if image is not None]
+def _score(owner, scorer, img, img2):
+    tensors = [_to_tensor(image, scorer) for image in (img, img2) if image is not None]
     score = scorer(*tensors).item()
     for listener in _listeners:
         listener(owner, scorer, score)
     return score
 
 
-def _to_tensor(image, border, device):
-    height, width = image.shape[:2]
-    image = image[border : height - border, border : width - border, ::-1].copy()
-    return torch.from_numpy(image).to(device).permute(2, 0, 1)[None] / 255
+def _to_tensor(image, scorer):
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f'{scorer.name} wants 3 channels, the validation image has the shape {image.shape}')
+    return torch.from_numpy(image[..., ::-1].copy()).to(scorer.device).permute(2, 0, 1)[None] / 255
 
 
 @contextlib.contextmanager

@@ -1,7 +1,10 @@
 """``model_type: PerceptualModel``: any BasicSR model with schedules, guards, exact resume and best checkpoints."""
 
 import contextlib
+import difflib
 import os
+import shutil
+import zipfile
 from collections import OrderedDict
 
 from basicsr.utils.registry import MODEL_REGISTRY
@@ -9,9 +12,8 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from nriqa_plugin.basicsr import cpu
 from nriqa_plugin.basicsr.resume import ResumeState
 from nriqa_plugin.basicsr.validation import ValidationMixin
-from nriqa_plugin.checks import unknown_name
-from nriqa_plugin.losses import LossPair, LossSum
-from nriqa_plugin.losses.iqa_loss import IQALoss
+from nriqa_plugin.checks import load_weights, unknown_name
+from nriqa_plugin.losses import LossSum, check_slot
 from nriqa_plugin.losses.step_guard import StepGuard
 
 
@@ -38,6 +40,8 @@ class PerceptualMixin(ValidationMixin):
     """What our losses need from a training loop, laid over the host's own; no loop is copied."""
 
     def __init__(self, opt):
+        check_spelling(opt)
+        opt.setdefault('base_model', 'SRModel')
         opt['val'] = opt.get('val') or {}
         opt['val'].setdefault('metrics', None)
         self.check_metrics(opt)
@@ -46,27 +50,19 @@ class PerceptualMixin(ValidationMixin):
 
     def init_training_settings(self):
         super().init_training_settings()
-        parts = [part for name, part in vars(self).items() if name.startswith('cri_')]
-        self._check_slots()
-        self.timed_losses = [part for part in parts if hasattr(part, 'set_iteration')]
-        self.loss_sums = [part for part in parts if hasattr(part, 'loss_state')]
-        for loss in self.loss_sums:
+        slots = {name[4:]: part for name, part in vars(self).items() if name.startswith('cri_')}
+        check_slot('pixel', slots.get('pix'))
+        check_slot('perceptual', slots.get('perceptual'))
+        self.own_losses = {slot: part for slot, part in slots.items() if hasattr(part, 'loss_state')}
+        self.loss_sums = {slot: part for slot, part in self.own_losses.items() if isinstance(part, LossSum)}
+        for loss in self.loss_sums.values():
             loss.nonfinite = 'propagate'  # the whole step is dropped, alike on every rank
         guards = {name: self._guard(name) for name in vars(self) if name.startswith('optimizer_')}
         self.step_guards = guards
+        self.resumed = False
         self.resume_state = ResumeState(self)
         self.schedulers.append(self.resume_state)  # rides the host's save and resume
         self.store_start_weights()
-
-    def _check_slots(self):
-        loss = getattr(self, 'cri_perceptual', None)
-        if isinstance(loss, (IQALoss, LossSum)) and not isinstance(loss, LossPair):
-            raise ValueError(
-                f'train.perceptual_opt wants the pair (perceptual, style), {type(loss).__name__} gives one number: '
-                'write {type: LossPair, terms: [...]} there'
-            )
-        if isinstance(getattr(self, 'cri_pix', None), LossPair):
-            raise ValueError('train.pixel_opt wants one number, LossPair gives a pair: write type: LossSum there')
 
     def _guard(self, optimizer_name):
         clip = self.opt['train'].get('clip_grad_norm') if optimizer_name == 'optimizer_g' else None
@@ -76,8 +72,8 @@ class PerceptualMixin(ValidationMixin):
 
     def _blame(self):
         dropped = {}
-        for loss in self.loss_sums:
-            dropped.update(loss.dropped())
+        for slot, loss in self.loss_sums.items():
+            dropped.update({f'{name} ({slot})': count for name, count in loss.dropped().items()})
         return f'; terms that were not finite so far: {dropped}' if dropped else ''
 
     def model_to_device(self, net):
@@ -89,21 +85,34 @@ class PerceptualMixin(ValidationMixin):
         self.note_image(data)
         with cpu.cuda_calls_stay_on_cpu(self.opt['num_gpu'] == 0):
             super().feed_data(data)
+        if not hasattr(self, 'lq'):
+            raise ValueError(f'PerceptualModel: base_model {self.opt["base_model"]!r} does not restore images (no lq)')
         # On a CPU these are the caller's own tensors, whose shape video models change in place right after.
         self.lq = self.lq.view_as(self.lq)
         if hasattr(self, 'gt'):
             self.gt = self.gt.view_as(self.gt)
 
     def optimize_parameters(self, current_iter):
-        for loss in self.timed_losses:
+        for loss in self.own_losses.values():
             loss.set_iteration(current_iter)
+        self._freeze_flow_after_resume(current_iter)
         super().optimize_parameters(current_iter)
+
+    def _freeze_flow_after_resume(self, current_iter):
+        """The host's ``fix_flow`` freezes at iteration 1 only, which a resumed run never sees."""
+        if self.resumed and 1 < current_iter < (getattr(self, 'fix_flow_iter', None) or 0):
+            for name, parameter in self.net_g.named_parameters():
+                if 'spynet' in name or 'edvr' in name:
+                    parameter.requires_grad_(False)
+        self.resumed = False
 
     def reduce_loss_dict(self, loss_dict):
         """Adds every term's value, and its gradient norm when asked for, to what the host logs."""
-        for loss in self.loss_sums:
-            loss_dict.update({f'l_{name}': value for name, value in loss.values.items()})
-            loss_dict.update({f'grad_{name}': norm for name, norm in loss.grad_norms.items()})
+        for slot, loss in self.loss_sums.items():
+            for kind, values in (('l', loss.values), ('grad', loss.grad_norms)):
+                for name, value in values.items():
+                    key = f'{kind}_{name}'
+                    loss_dict[f'{kind}_{slot}_{name}' if key in loss_dict else key] = value
             loss.values, loss.grad_norms = {}, {}
         log = super().reduce_loss_dict(loss_dict)
         skipped = sum(guard.skipped for guard in self.step_guards.values())
@@ -111,13 +120,30 @@ class PerceptualMixin(ValidationMixin):
 
     def resume_training(self, resume_state):
         super().resume_training(resume_state)
+        self.resumed = True
         self.load_history(resume_state['iter'])
+
+    def load_network(self, net, load_path, strict=True, param_key='params'):
+        """As the host's, but no code in the file can run, and a resumed run finds its own checkpoint.
+
+        With a bare state dict (``param_key_g: ~``) the host would look for another bare one in the checkpoints that
+        it has written itself, and for the moving average it would find nothing at all.
+        """
+        state = load_weights(f'the weights of {type(self.get_bare_model(net)).__name__}', load_path)
+        if isinstance(state, dict) and 'params' in state:
+            param_key = param_key or 'params'
+        elif isinstance(state, dict) and param_key not in state:
+            param_key = None
+        super().load_network(net, load_path, strict, param_key)
 
     def save_network(self, net, net_label, current_iter, param_key='params'):
         with self._renamed_when_complete('models'):
             super().save_network(net, net_label, current_iter, param_key)
 
     def save_training_state(self, epoch, current_iter):
+        for loss in self.own_losses.values():
+            loss.report_counts()
+        self.resume_state.gather_random()
         with self._renamed_when_complete('training_states'):
             super().save_training_state(epoch, current_iter)
 
@@ -126,13 +152,30 @@ class PerceptualMixin(ValidationMixin):
         """Let the host write into a hidden folder, then rename: a killed run leaves no half checkpoint."""
         folder = self.opt['path'][key]
         partial = os.path.join(folder, f'.partial_{self.opt["rank"]}')
-        os.makedirs(partial, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed while writing
+        os.makedirs(partial)
         self.opt['path'][key] = partial
         try:
             yield
             for name in os.listdir(partial):
+                if not zipfile.is_zipfile(os.path.join(partial, name)):  # the host goes on after a failed write
+                    raise OSError(f'{name} could not be written to {folder} (disk full?); the earlier file is kept')
                 os.replace(os.path.join(partial, name), os.path.join(folder, name))
         finally:
             self.opt['path'][key] = folder
-            with contextlib.suppress(OSError):
-                os.rmdir(partial)
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+OWN_OPTIONS = (('', 'base_model'), ('train', 'clip_grad_norm'), ('val', 'save_best'))
+
+
+def check_spelling(opt):
+    """Refuse keys that look like a misspelt option of ours; the host ignores every key it does not know.
+
+    Raises:
+        ValueError: naming both.
+    """
+    for section, ours in OWN_OPTIONS:
+        keys = (opt.get(section) or {}) if section else opt
+        for wrong in difflib.get_close_matches(ours, [key for key in keys if key != ours], cutoff=0.8):
+            raise ValueError(f'unknown option {wrong!r}{f" in {section}" if section else ""}; did you mean {ours!r}?')

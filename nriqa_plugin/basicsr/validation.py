@@ -5,14 +5,12 @@ import csv
 import os
 from pathlib import Path
 
-import torch
 from basicsr.models.video_base_model import VideoBaseModel
 from basicsr.utils import get_root_logger
 
 from nriqa_plugin.basicsr import cpu, metrics
-from nriqa_plugin.checks import atomic_path, unknown_name
-from nriqa_plugin.evaluation.relative_gain import read_baseline
-from nriqa_plugin.evaluation.scores import score_row, write_scores
+from nriqa_plugin.checks import atomic_path, load_weights, unknown_name
+from nriqa_plugin.evaluation.scores import FRAME, clip_of, read_scores, score_row, write_scores
 from nriqa_plugin.losses.training_state import unchanged_random
 
 START = 'start'  # label of the stored start weights, and the baseline option that asks for them
@@ -44,11 +42,12 @@ class ValidationMixin:
                 option.setdefault('better', direction(option))
                 metrics.judge_of(SCORE, {key: value for key, value in option.items() if key != 'type'})
         for name, option in self.gain_options.items():
-            judge = judge_of(option).name
-            if judges.count(judge) > 1:
-                raise ValueError(f'val.metrics.{name}: a second relative gain of the judge {judge!r}')
-            if option.get('baseline') not in (None, START):
-                read_baseline(option['baseline'], judge)
+            judge = judge_of(option)
+            if judges.count(judge.name) > 1:
+                raise ValueError(f'val.metrics.{name}: a second relative gain of the judge {judge.name!r}')
+            if option.get('baseline') != START:
+                metrics.check_gain(option.get('baseline'), option.get('better', 'higher'))
+                metrics.baseline_of(option['baseline'], judge)
         if self.wants_start() and not opt['is_train']:
             raise ValueError('baseline: start is for training; for a test name the baseline_DATASET.csv that it wrote')
         if self.wants_start() and opt['dist'] and isinstance(self, VideoBaseModel):
@@ -79,13 +78,15 @@ class ValidationMixin:
 
     def validation(self, dataloader, current_iter, tb_logger, save_img=False):
         """The host's validation, without a trace in the random generators."""
+        if self.is_train:  # the host's counter has run one too far when it validates at the end
+            current_iter = min(current_iter, int(self.opt['train'].get('total_iter', current_iter)))
         with unchanged_random(), self._start_baseline(dataloader), self._recorded(GAIN) as record:
             self._prepare_video(dataloader.dataset)
             super().validation(dataloader, current_iter, tb_logger, save_img)
             for option in self.gain_options.values():
                 judge = judge_of(option)
                 if judge in record and not (self.opt['dist'] and isinstance(self, VideoBaseModel)):
-                    check_same_images(option['baseline'], judge.name, list(record[judge]))
+                    check_same_images(option['baseline'], metrics.baseline_of(option['baseline'], judge), record[judge])
         if self.is_train and self.opt['rank'] == 0:
             self._keep_best(dataloader.dataset.opt['name'], current_iter)
 
@@ -97,8 +98,8 @@ class ValidationMixin:
         def listen(who, judge, score):
             if who == owner:
                 images = record.setdefault(judge, {})
-                frame = sum(name.partition('#')[0] == self.current_image for name in images)
-                images[f'{self.current_image}#{frame}' if frame else self.current_image] = score
+                frame = sum(clip_of(name) == self.current_image for name in images)
+                images[f'{self.current_image}{FRAME}{frame}' if frame else self.current_image] = score
 
         with metrics.listening(listen):
             yield record
@@ -114,7 +115,7 @@ class ValidationMixin:
         if options:
             root = self.opt['path'].get('experiments_root') or self.opt['path']['results_root']
             path = Path(root) / f'baseline_{dataloader.dataset.opt["name"]}.csv'
-            if not path.is_file() and self.opt['rank'] == 0:
+            if self.opt['rank'] == 0 and not self._holds(path, options):
                 self._score_start(dataloader, path, options)
             for option in options:
                 option['baseline'] = str(path)
@@ -124,23 +125,34 @@ class ValidationMixin:
             for option in options:
                 option['baseline'] = START
 
+    def _holds(self, path, options):
+        """Whether the baseline file is there and by the judges of today's options."""
+        if not path.is_file():
+            return False
+        rows = {row.metric: row.judge_hash for row in read_scores(path).rows}
+        return all(rows.get(judge.name) == judge.weights_hash() for judge in map(judge_of, options))
+
     def _score_start(self, dataloader, path, options):
         """Run the host's own validation on the stored start weights and write the scores."""
         get_root_logger().info(f'Scoring the start weights: the baseline of {dataloader.dataset.opt["name"]}.')
         judges = {judge_of(option).name: _as_score(option) for option in options}
-        network = self._validated_network()
-        trained = {key: value.clone() for key, value in network.state_dict().items()}
+        # Some models validate the moving average, others (video) never do: both get the start weights.
+        networks = [self.get_bare_model(self.net_g), *([self.net_g_ema] if hasattr(self, 'net_g_ema') else [])]
+        trained = [{key: value.clone() for key, value in net.state_dict().items()} for net in networks]
+        start = load_weights('baseline: start', self._start_path())['params']
         transient = ('metric_results', 'best_metric_results')
         kept = {key: self.__dict__.pop(key) for key in transient if hasattr(self, key)}
         kept['history'], self.history = self.history, []
         stock, self.opt['val']['metrics'] = self.opt['val']['metrics'], judges
         try:
-            network.load_state_dict(torch.load(self._start_path(), map_location='cpu', weights_only=True)['params'])
+            for network in networks:
+                network.load_state_dict(start)
             self._prepare_video(dataloader.dataset)
             with self._recorded(SCORE) as record:
                 super().validation(dataloader, 0, None, False)
         finally:
-            network.load_state_dict(trained)
+            for network, state in zip(networks, trained, strict=True):
+                network.load_state_dict(state)
             self.opt['val']['metrics'] = stock
             for key in transient:
                 self.__dict__.pop(key, None)
@@ -157,7 +169,9 @@ class ValidationMixin:
 
     def _update_best_metric_result(self, dataset_name, metric, val, current_iter):
         super()._update_best_metric_result(dataset_name, metric, val, current_iter)
-        self.history.append((current_iter, dataset_name, metric, float(val)))
+        row = (current_iter, dataset_name, metric)
+        self.history = [known for known in self.history if known[:3] != row]  # the host validates twice at the end
+        self.history.append((*row, float(val)))
 
     def _keep_best(self, dataset_name, current_iter):
         """Write all validation results so far; save the network when a metric in ``val.save_best`` is at its best."""
@@ -185,7 +199,7 @@ class ValidationMixin:
 
 def judge_of(option):
     """The judge of a validation metric's options."""
-    return metrics.judge_of(GAIN, {key: v for key, v in option.items() if key not in ('type', 'baseline', 'better')})
+    return metrics.judge_of(GAIN, metrics.judge_keys(option))
 
 
 def direction(option):
@@ -194,8 +208,7 @@ def direction(option):
 
 
 def _as_score(option):
-    judge = {key: value for key, value in option.items() if key not in ('type', 'baseline', 'better')}
-    return {'type': SCORE, **judge, 'better': direction(option)}
+    return {'type': SCORE, **metrics.judge_keys(option), 'better': direction(option)}
 
 
 def write_history(path, rows):
@@ -210,7 +223,7 @@ def read_history(path):
         return [(int(i), dataset, metric, float(v)) for i, dataset, metric, v in list(csv.reader(file))[1:]]
 
 
-def check_same_images(path, metric, seen):
+def check_same_images(path, baseline, seen):
     """Check that a baseline belongs to the images just scored.
 
     Names need not be equal, only one the start of the other: results of ``x.png`` are stored as ``x_RUN.png``.
@@ -218,7 +231,6 @@ def check_same_images(path, metric, seen):
     Raises:
         ValueError: another number of images, or names that do not match.
     """
-    baseline = read_baseline(path, metric)
     stems = [Path(name).stem for name in baseline.names]
     strange = [
         n for n in sorted(seen) if not any(s.startswith(Path(n).stem) or Path(n).stem.startswith(s) for s in stems)

@@ -13,6 +13,7 @@ from nriqa_plugin.checks import check_file, check_number, import_extra, unknown_
 from nriqa_plugin.doctor.environment import hint_for
 from nriqa_plugin.doctor.findings import Findings
 from nriqa_plugin.doctor.step_cost import measure_step, training_batch
+from nriqa_plugin.losses.loss_sum import check_slot
 
 OUR_LOSSES = ('LossSum', 'LossPair', 'NRIQALoss', 'FRIQALoss')
 OUR_METRICS = ('calculate_iqa', 'calculate_relative_gain')
@@ -152,12 +153,9 @@ def _advise(opt, found):
 
 def _loss(slot, option):
     with _at(f'train.{slot}'):
-        if option['type'] != 'LossPair' and slot == 'perceptual_opt':
-            raise ValueError(f"type: this slot wants a pair (perceptual, style), which {option['type']} is not; "
-                             "use 'LossPair' with terms, or put it into pixel_opt")  # fmt: skip
-        if option['type'] == 'LossPair' and slot == 'pixel_opt':
-            raise ValueError("type: LossPair is for perceptual_opt; use 'LossSum'")
-        return _host('losses').build_loss(option)
+        loss = _host('losses').build_loss(option)
+        check_slot(slot.removesuffix('_opt'), loss)
+        return loss
 
 
 def _check_validation(opt, found):
@@ -176,7 +174,7 @@ def _check_validation(opt, found):
         with _at(f'val.metrics.{name}'):
             judge = validation.judge_of(option)
             if option.get('baseline') != 'start' or opt['model_type'] != 'PerceptualModel':
-                side = max(judge.min_side, 64) + 2 * option.get('crop_border', 0)
+                side = max(judge.min_side, 64)
                 image = training_batch(1, side, 1)[1]
                 pixels = (255 * image[0]).byte().permute(1, 2, 0).numpy()
                 arguments = {key: value for key, value in option.items() if key != 'type'}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nriqa_plugin.checks import file_hash, unknown_name
 from nriqa_plugin.evaluation.images import few
-from nriqa_plugin.evaluation.scores import mean, read_scores, write_scores
+from nriqa_plugin.evaluation.scores import dataset_mean, read_scores, write_scores
 
 __all__ = ['Baseline', 'Gain', 'gains', 'read_baseline', 'relative_gain', 'write_scores']
 
@@ -137,7 +137,7 @@ def _compare(base, test, metric, base_hash):
     for old, new in zip(base.of(metric), rows, strict=True):
         if old.reference_hash and new.reference_hash and old.reference_hash != new.reference_hash:
             raise ValueError(f'{metric} of {new.image} was scored against two references in {base.path}, {test.path}')
-    test_mean = mean(row.score for row in rows)
+    test_mean = dataset_mean(rows)
     gain = relative_gain(test_mean, baseline.mean, baseline.higher_better)
     return Gain(metric, baseline.higher_better, baseline.n, baseline.mean, test_mean, gain,
                 baseline.judge_hash, base_hash)  # fmt: skip
@@ -148,7 +148,7 @@ def _baseline(scores, metric, file_digest):
         raise unknown_name(f'metric in the baseline {scores.path}:', metric, scores.metrics)
     rows = scores.of(metric)
     names = tuple(row.image for row in rows)
-    average = mean(row.score for row in rows)
+    average = dataset_mean(rows)
     return Baseline(metric, average, len(rows), rows[0].higher_better, rows[0].judge_hash, names, file_digest)
 
 

@@ -34,6 +34,8 @@ class Score:
     version: str = __version__
 
 
+FRAME = '::'  # between a clip's name and the number of a frame
+
 COLUMNS = tuple(field.name for field in fields(Score))
 HEADER = ','.join(COLUMNS) + '\n'
 
@@ -59,7 +61,7 @@ class Scores:
 
     def mean(self, metric):
         """The mean score of one metric over its images."""
-        return mean(row.score for row in self.of(metric))
+        return dataset_mean(self.of(metric))
 
 
 def read_scores(path):
@@ -113,6 +115,19 @@ def csv_line(row):
     text = io.StringIO()
     csv.writer(text, lineterminator='\n').writerow(astuple(row))
     return text.getvalue()
+
+
+def clip_of(image):
+    """The clip that a frame belongs to, by its name ``clip::7``; an image is a clip of its own."""
+    return image.partition(FRAME)[0]
+
+
+def dataset_mean(rows):
+    """Mean score over images; over the means of clips for video, as BasicSR reports it for clips of unequal length."""
+    clips = {}
+    for row in rows:
+        clips.setdefault(clip_of(row.image), []).append(row.score)
+    return mean(mean(scores) for scores in clips.values())
 
 
 def mean(values):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from nriqa_plugin.checks import check_file, check_number
+from nriqa_plugin.checks import check_file
 from nriqa_plugin.iqa import aggd
 from nriqa_plugin.iqa.scorer import Scorer
 
@@ -56,8 +56,7 @@ class NIQE(Scorer):
 
     def __init__(self, weights=None, crop_border=0):
         super().__init__()
-        self.crop_border = int(check_number('crop_border', crop_border, low=0, integer=True))
-        self.min_side = 2 * BLOCK + 2 * self.crop_border
+        self.leave_out_border(crop_border)
         mean, covariance, taps = _read_parameters(weights if weights is not None else _shipped_parameters())
         self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32))
         self.register_buffer('covariance', torch.tensor(covariance, dtype=torch.float32))
@@ -81,9 +80,8 @@ class NIQE(Scorer):
 
         No feature sees a constant offset, and small values keep the variance accurate in float32.
         """
-        border = self.crop_border
-        height, width = pred.shape[-2] - 2 * border, pred.shape[-1] - 2 * border
-        pred = pred[..., border : border + height // BLOCK * BLOCK, border : border + width // BLOCK * BLOCK]
+        height, width = pred.shape[-2:]
+        pred = pred[..., : height // BLOCK * BLOCK, : width // BLOCK * BLOCK]
         red, green, blue = pred.unbind(1)
         luma = Y_WEIGHTS[0] * red + Y_WEIGHTS[1] * green + Y_WEIGHTS[2] * blue + (Y_OFFSET - MID_GREY)
         return luma + (luma.round() - luma).detach() if self._rounding else luma

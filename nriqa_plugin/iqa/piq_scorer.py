@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 
-from nriqa_plugin.checks import check_number, import_extra
+from nriqa_plugin.checks import check_flag, import_extra
 from nriqa_plugin.iqa.scorer import Scorer
 
 
@@ -74,12 +74,10 @@ class PiqScorer(Scorer):
 
     def __init__(self, name, formula, score_range, min_side, higher_better=True, crop_border=0, y_channel=False):
         super().__init__()
-        if not isinstance(y_channel, bool):
-            raise TypeError(f'y_channel must be true or false, got {y_channel!r}')
-        self.crop_border = int(check_number('crop_border', crop_border, low=0, integer=True))
         self.name, self.formula, self.score_range = name, formula, score_range
-        self.min_side = min_side + 2 * self.crop_border
-        self.higher_better, self.y_channel = higher_better, y_channel
+        self.higher_better, self.y_channel = higher_better, check_flag('y_channel', y_channel)
+        self.min_side = min_side
+        self.leave_out_border(crop_border)
         # BT.601 in studio range. Registered for every formula: it carries the precision that .double() asks for.
         self.register_buffer('luma', torch.tensor([65.481, 128.553, 24.966]) / 255)
 
@@ -90,8 +88,6 @@ class PiqScorer(Scorer):
 
     def _prepared(self, images):
         images = _Clip.apply(images)
-        if self.crop_border:
-            images = images[..., self.crop_border : -self.crop_border, self.crop_border : -self.crop_border]
         if self.y_channel:
             images = torch.einsum('nchw,c->nhw', images, self.luma).unsqueeze(1) + 16 / 255
         return images

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from nriqa_plugin.checks import check_images, check_unit_range, tensors_hash
+from nriqa_plugin.checks import check_images, check_number, check_unit_range, tensors_hash
 
 # name -> 'module:factory'; imported only when asked for, since some need optional packages.
 BUILT_IN = {
@@ -32,7 +32,8 @@ class Scorer(nn.Module):
         higher_better (bool): direction of the score.
         score_range (tuple[float, float]): lowest and highest score; infinite where there is no bound.
         needs_reference (bool): full-reference judge, wants ``ref``.
-        min_side (int): shortest side in px that it can score.
+        min_side (int): shortest side in px that it can score, border included.
+        crop_border (int): px that are left out on each side, see :meth:`leave_out_border`.
         differentiable (bool): whether its gradient with respect to ``pred`` is usable as a loss.
         no_gradient (str): why the gradient is not usable, if ``differentiable`` is false.
         temporal (bool): a video judge that takes ``(N, T, 3, H, W)``.
@@ -47,6 +48,7 @@ class Scorer(nn.Module):
     score_range = (-math.inf, math.inf)
     needs_reference = False
     min_side = 1
+    crop_border = 0
     differentiable = True
     no_gradient = ''
     temporal = False
@@ -112,14 +114,22 @@ class Scorer(nn.Module):
         Half and bfloat16 inputs are scored in float32; float64 stays float64 if the judge was moved there.
         ``bf16=True`` runs the judge under bfloat16 autocast instead: less memory, about three digits.
         """
-        dtype = self.dtype
-        if not self.needs_reference:
-            ref = None
+        dtype, border = self.dtype, self.crop_border
+        images = [pred, ref] if self.needs_reference else [pred]
+        if border:
+            images = [image[..., border:-border, border:-border] for image in images]
         with torch.autocast(pred.device.type, dtype=torch.bfloat16, enabled=bf16):
-            scores = self.score(pred.to(dtype), ref if ref is None else ref.to(dtype)).to(dtype)
+            scores = self.score(*(image.to(dtype) for image in images)).to(dtype)
         if scores.shape != pred.shape[:1]:
             raise ValueError(f'{self.name} must return {(len(pred),)} scores, got {tuple(scores.shape)}')
         return scores
+
+    def leave_out_border(self, border):
+        """Do not look at ``border`` px on each side, as super-resolution papers do; returns the judge itself."""
+        border = check_number('crop_border', border, low=0, integer=True)
+        self.min_side += 2 * (border - self.crop_border)
+        self.crop_border = border
+        return self
 
     def unit(self, scores):
         """Map native scores to [0, 1] with 1 the best end of ``score_range``.
@@ -204,7 +214,7 @@ class Scorer(nn.Module):
         return f'{self.name}, {arrow} is better, range {self.score_range}, min side {self.min_side} px'
 
 
-def create_scorer(name, weights=None, **options):
+def create_scorer(name, weights=None, crop_border=0, **options):
     """Build a judge by name.
 
     Args:
@@ -212,6 +222,7 @@ def create_scorer(name, weights=None, **options):
             ``vsi``, ``fsim``); else a metric of the package pyiqa (``musiq``, or ``pyiqa:ssim`` where a built-in
             judge has the name); or ``package.module:factory`` where the factory returns a :class:`Scorer`.
         weights (str | None): local weights file, loaded with ``weights_only=True``.
+        crop_border (int): px to leave out on each side of every image.
         options: passed on to the judge; unknown ones are refused.
 
     Returns:
@@ -236,7 +247,7 @@ def create_scorer(name, weights=None, **options):
         raise
     if not isinstance(scorer, Scorer):
         raise TypeError(f'{name} returned a {type(scorer).__name__}, a judge must be a nriqa_plugin.iqa.Scorer')
-    return scorer
+    return scorer.leave_out_border(crop_border) if crop_border else scorer
 
 
 def _factory(name):

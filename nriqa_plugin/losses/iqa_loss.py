@@ -1,13 +1,20 @@
 """A judge as a training loss: direction, range, clamping, crops and gaming guards handled."""
 
+import logging
+import math
+
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint as activation_checkpoint
 
-from nriqa_plugin.checks import check_choice, check_number, check_unit_range
+from nriqa_plugin.checks import check_choice, check_flag, check_number, check_unit_range
 from nriqa_plugin.iqa import create_scorer
 from nriqa_plugin.losses.space import Space
 from nriqa_plugin.losses.views import clamp_keeping_gradient, random_change, random_crops, step_generator
+
+WARN_EVERY = 100  # calls; reading a counter more often would stall a GPU
+
+logger = logging.getLogger('nriqa_plugin')
 
 
 class IQALoss(nn.Module):
@@ -68,17 +75,20 @@ class IQALoss(nn.Module):
         self.stop_at = stop_at if stop_at in (None, 'target') else check_number('stop_at', stop_at)
         self.crop = crop if crop is None else check_number('crop', crop, low=1, integer=True)
         self.crops = check_number('crops', crops, low=1, integer=True)
-        self.augment, self.clamp, self.checkpoint = bool(augment), bool(clamp), bool(checkpoint)
+        self.augment = check_flag('augment', augment)
+        self.clamp = check_flag('clamp', clamp)
+        self.checkpoint = check_flag('checkpoint', checkpoint)
         self.bf16 = check_choice('precision', precision, ('fp32', 'bf16')) == 'bf16'
         self.seed = check_number('seed', seed, integer=True)
         self.space = Space(space)
         self.scorer = create_scorer(metric, weights, **(options or {}))
         self._check_scorer()
-        if probe:
+        if check_flag('probe', probe):
             probe_gradient(self.scorer)
         self.iteration = 0
         self.counts_itself = True
         self.range_checked = False
+        self.reported = 0
         self.register_buffer('undefined', torch.zeros((), dtype=torch.long), persistent=False)
 
     def _check_scorer(self):
@@ -118,6 +128,8 @@ class IQALoss(nn.Module):
         if target is None and (self.reference_judge or self.stop_at == 'target'):
             why = 'stop_at: target' if self.stop_at == 'target' else f'the full-reference judge {self.scorer.name!r}'
             raise ValueError(f'{type(self).__name__}: {why} needs a target image')
+        if self.iteration % WARN_EVERY == 0:
+            self.report_counts()
         pred, target = self._views(pred, target)
         self.scorer.check(pred, target)
         scores, kept = self._scores(pred, target)
@@ -160,12 +172,29 @@ class IQALoss(nn.Module):
             judged.register_hook(lambda gradient: torch.where(mask, gradient, 0))
         return scores, kept
 
+    def report_counts(self):
+        """Warn of images that were left out since the last report."""
+        if (count := int(self.undefined)) > self.reported:
+            self.reported = count
+            logger.warning('%s: %d images so far were left out, the judge is undefined for them (flat or black?)',
+                           self.scorer.name, count)  # fmt: skip
+
+    def loss_state(self):
+        """Iteration and counter, for an exact resume (no judge's weights)."""
+        return {'iteration': self.iteration, 'undefined': int(self.undefined)}
+
+    def load_loss_state(self, state):
+        """Restore :meth:`loss_state`."""
+        self.iteration = state['iteration']
+        self.reported = state['undefined']
+        self.undefined.fill_(state['undefined'])
+
     def _stop(self, scores, target):
         if self.stop_at == 'target':
             with torch.no_grad():
                 reference = target if self.scorer.needs_reference else None
                 bound = self.scorer.raw_scores(target, reference, self.bf16)
-            bound = torch.where(torch.isfinite(bound), bound, scores.detach())
+            bound = torch.where(torch.isfinite(bound), bound, math.inf if self.scorer.higher_better else -math.inf)
         else:
             bound = torch.full_like(scores, self.stop_at)
         return torch.minimum(scores, bound) if self.scorer.higher_better else torch.maximum(scores, bound)

@@ -7,8 +7,8 @@ import logging
 import torch
 from torch import nn
 
-from nriqa_plugin.checks import check_keys, check_number, unknown_name
-from nriqa_plugin.losses.iqa_loss import FRIQALoss, NRIQALoss
+from nriqa_plugin.checks import check_flag, check_keys, check_number, unknown_name
+from nriqa_plugin.losses.iqa_loss import WARN_EVERY, FRIQALoss, IQALoss, NRIQALoss
 from nriqa_plugin.losses.pixel_loss import CharbonnierLoss
 from nriqa_plugin.losses.space import Space
 
@@ -16,7 +16,6 @@ OWN_LOSSES = {'NRIQALoss': NRIQALoss, 'FRIQALoss': FRIQALoss}
 PLAIN_LOSSES = {'L1Loss': nn.L1Loss, 'MSELoss': nn.MSELoss, 'CharbonnierLoss': CharbonnierLoss}
 SCHEDULE = ('start_iter', 'stop_iter', 'warmup_iter', 'every')
 NOT_A_TARGET = ('weight', 'mask', 'target_is_real', 'is_disc')
-WARN_EVERY = 100  # calls; reading the counters more often would stall a GPU
 
 logger = logging.getLogger('nriqa_plugin')
 
@@ -29,8 +28,8 @@ class LossSum(nn.Module):
             remaining keys go to the loss. ``type`` is one of ours, a framework's registered loss (through the
             adapters), or ``package.module:factory``. ``weight`` >= 0 says how much the term matters; direction is
             handled inside the losses. A term acts after ``start_iter`` and up to ``stop_iter`` iterations, its
-            weight rises linearly over ``warmup_iter`` iterations, and with ``every: n`` it is scored at every n-th
-            iteration (not rescaled). ``name`` defaults to the judge's name or the type.
+            weight rises linearly over ``warmup_iter`` iterations, and with ``every: n`` it is scored at the
+            iterations that n divides (not rescaled). ``name`` defaults to the judge's name or the type.
         space (dict | None): what the network speaks, see :class:`nriqa_plugin.losses.space.Space`; our losses get
             RGB in [0, 1], a framework's own losses get the tensors as they come.
         grad_norms (bool): keep the norm of each term's weighted gradient with respect to ``pred``.
@@ -47,7 +46,7 @@ class LossSum(nn.Module):
         if not isinstance(terms, (list, tuple)) or not terms:
             raise ValueError(f'terms must be a non-empty list of {{type, weight, ...}}, got {terms!r}')
         self.space = Space(space)
-        self.grad_norms_wanted = bool(grad_norms)
+        self.grad_norms_wanted = check_flag('grad_norms', grad_norms)
         self.nonfinite = 'drop'
         self.iteration = 0
         self.counts_itself = True
@@ -58,7 +57,7 @@ class LossSum(nn.Module):
                 raise ValueError(f"two terms are named {name!r}; give one of them its own 'name'")
         self.values = {}
         self.grad_norms = {}
-        self.warned_counts = {}
+        self.reported = {}
 
     def find_loss(self, type_name):
         """The class or factory behind a term's ``type``; the adapters look into their framework's registry too."""
@@ -127,7 +126,7 @@ class LossSum(nn.Module):
             with named(f'term {term.name!r}'):
                 contributions.append(self._contribution(term, weight, pred, target))
         if self.iteration % WARN_EVERY == 0:
-            self._warn_counted()
+            self.report_counts()
         # With every term asleep the result still has to be connected, since the host calls backward().
         return sum(contributions) if contributions else pred.sum() * 0
 
@@ -159,16 +158,14 @@ class LossSum(nn.Module):
         term.dropped += value_was_finite & ~finite
         if self.grad_norms_wanted:
             self.grad_norms[term.name] = norm
-        return torch.where(finite, gradient, 0) if self.nonfinite == 'drop' else gradient
+        if self.nonfinite == 'drop':
+            return torch.where(finite, gradient, 0)
+        # A value can be infinite while its gradient is not: the NaN reaches every rank with the reduced gradients.
+        return torch.where(value_was_finite, gradient, torch.nan)
 
     def dropped(self):
         """How often each term was not finite so far: ``{name: count}``, only those that ever were."""
         counts = {term.name: int(term.dropped) for term in self.terms}
-        return {name: count for name, count in counts.items() if count}
-
-    def undefined(self):
-        """How many images a judge left out as undefined so far: ``{name: count}``, only where there were any."""
-        counts = {term.name: int(getattr(term.loss, 'undefined', 0)) for term in self.terms}
         return {name: count for name, count in counts.items() if count}
 
     def _warn_counting(self):
@@ -177,25 +174,28 @@ class LossSum(nn.Module):
             logger.warning('nobody tells LossSum the iteration: the schedules of %s count calls and start anew when '
                            'training is resumed (BasicSR: use model_type: PerceptualModel)', scheduled)  # fmt: skip
 
-    def _warn_counted(self):
-        counts = {'terms that were not finite': self.dropped(), 'images left out as undefined': self.undefined()}
-        if any(counts.values()) and counts != self.warned_counts:
-            self.warned_counts = counts
-            logger.warning('LossSum, iteration %d: %s', self.iteration, counts)
+    def report_counts(self):
+        """Warn of terms that were not finite, and of images that their judges left out, since the last report."""
+        counts = self.dropped()
+        if counts != self.reported:
+            self.reported = counts
+            logger.warning('LossSum, iteration %d: terms that were not finite so far: %s', self.iteration, counts)
+        for term in self.terms:
+            if hasattr(term.loss, 'report_counts'):
+                term.loss.report_counts()
 
     def loss_state(self):
         """Iteration and counters, for an exact resume (no judge's weights)."""
-        undefined = {term.name: int(getattr(term.loss, 'undefined', 0)) for term in self.terms}
-        dropped = {term.name: int(term.dropped) for term in self.terms}
-        return {'iteration': self.iteration, 'dropped': dropped, 'undefined': undefined}
+        inner = {term.name: term.loss.loss_state() for term in self.terms if hasattr(term.loss, 'loss_state')}
+        return {'iteration': self.iteration, 'dropped': self.dropped(), 'terms': inner}
 
     def load_loss_state(self, state):
         """Restore :meth:`loss_state`; terms that the state does not know start at zero."""
-        self.iteration = state['iteration']
+        self.iteration, self.reported = state['iteration'], dict(state['dropped'])
         for term in self.terms:
             term.dropped.fill_(state['dropped'].get(term.name, 0))
-            if hasattr(term.loss, 'undefined'):
-                term.loss.undefined.fill_(state['undefined'].get(term.name, 0))
+            if term.name in state['terms'] and hasattr(term.loss, 'load_loss_state'):
+                term.loss.load_loss_state(state['terms'][term.name])
 
 
 class LossPair(LossSum):
@@ -204,6 +204,21 @@ class LossPair(LossSum):
     def forward(self, pred, target=None):
         """As :meth:`LossSum.forward`, but returns ``(sum, None)``."""
         return super().forward(pred, target), None
+
+
+def check_slot(slot, loss):
+    """Refuse one of our losses in a slot of the other kind: ``perceptual`` wants a pair, ``pixel`` one number.
+
+    Raises:
+        ValueError: saying what to write instead.
+    """
+    if slot == 'perceptual' and isinstance(loss, (IQALoss, LossSum)) and not isinstance(loss, LossPair):
+        raise ValueError(
+            f'the perceptual slot wants the pair (perceptual, style), {type(loss).__name__} gives one number: '
+            'write {type: LossPair, terms: [...]} there'
+        )
+    if slot == 'pixel' and isinstance(loss, LossPair):
+        raise ValueError('the pixel slot wants one number, LossPair gives a pair: write type: LossSum there')
 
 
 class Term(nn.Module):
@@ -228,7 +243,7 @@ class Term(nn.Module):
     def weight_at(self, iteration):
         """The weight at an iteration (starting at 1); 0 while the term is asleep."""
         age = iteration - self.start_iter
-        if age < 1 or (self.stop_iter is not None and iteration > self.stop_iter) or (age - 1) % self.every:
+        if age < 1 or (self.stop_iter is not None and iteration > self.stop_iter) or iteration % self.every:
             return 0.0
         return self.weight * min(1.0, age / self.warmup_iter) if self.warmup_iter else self.weight
 
