@@ -32,7 +32,8 @@ ALLOWED = {
     'archs': {'checks'},
     'basicsr': CORE,
     'mmagic': CORE,
-    'demo': CORE,
+    'stock_runs': CORE,
+    'demo': CORE | {'stock_runs'},
     'doctor': CORE | {'basicsr'},  # the adapter inside functions only: it may be what is broken
     'cli': CORE | {'basicsr', 'mmagic', 'demo', 'doctor'},
     '__main__': {'cli'},

@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from nriqa_plugin.demo import StopTraining, curve_of, results_of, slug, train
 from nriqa_plugin.evaluation.images import list_images, read_image
 from nriqa_plugin.evaluation.report import methods_from_scores, write_report
 from nriqa_plugin.evaluation.scoring import score_folder
 from nriqa_plugin.iqa import create_scorer
+from nriqa_plugin.stock_runs import StopTraining, curve_of, results_of, slug, train
 
 SCALE = 4
 STALL = 5  # validations
