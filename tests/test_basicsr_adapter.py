@@ -23,6 +23,7 @@ from nriqa_plugin.losses import NRIQALoss
 from nriqa_plugin.losses.training_state import random_state
 from tests.judges import Darkness, TinyNet
 from tests.test_checks_and_scorer import Malicious
+from tests.test_vgg_loss import saved_backbone
 
 JUDGE = 'tests.judges:TinyNet'
 TERMS = [{'type': 'L1Loss', 'weight': 1.0}, {'type': 'NRIQALoss', 'metric': JUDGE, 'weight': 0.1}]
@@ -100,11 +101,15 @@ def test_every_registered_name_builds_from_a_plain_option_dict(photographs):
     gray = np.full((16, 16, 3), 64, np.uint8)
     store = photographs / 'base.csv'
     write_scores(store, [score_row('one.png', Darkness(), 0.5)])
+    backbone = {'backbone': 'squeezenet1_1', 'weights': str(saved_backbone(photographs, 'squeezenet1_1')[1])}
     built = {
         'LossSum': lambda: build_loss({'type': 'LossSum', 'terms': TERMS}),
         'LossPair': lambda: build_loss({'type': 'LossPair', 'terms': TERMS}),
         'NRIQALoss': lambda: build_loss({'type': 'NRIQALoss', 'metric': JUDGE}),
         'FRIQALoss': lambda: build_loss({'type': 'FRIQALoss', 'metric': 'tests.judges:Distance'}),
+        'VGGLoss': lambda: build_loss({'type': 'VGGLoss', 'layers': {'fire2': 1.0}, **backbone}),
+        'ColourLoss': lambda: build_loss({'type': 'ColourLoss', 'factor': 4}),
+        'TVLoss': lambda: build_loss({'type': 'TVLoss'}),
         'RLFN': lambda: build_network({'type': 'RLFN', 'feature_channels': 8})(torch.rand(1, 3, 16, 16)).shape == (1, 3, 64, 64),
         'CheckedPairedImageDataset': lambda: len(build_dataset({'type': 'CheckedPairedImageDataset', **data})) == 2,
         'PerceptualModel': lambda: build_model(options(photographs)),

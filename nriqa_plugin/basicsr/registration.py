@@ -7,10 +7,10 @@ from nriqa_plugin.basicsr.data import CheckedPairedImageDataset
 from nriqa_plugin.basicsr.losses import LossPair, LossSum
 from nriqa_plugin.basicsr.metrics import calculate_iqa, calculate_relative_gain
 from nriqa_plugin.basicsr.models import PerceptualModel
-from nriqa_plugin.losses import FRIQALoss, NRIQALoss
+from nriqa_plugin.losses import ColourLoss, FRIQALoss, NRIQALoss, TVLoss, VGGLoss
 
 REGISTERED = (
-    (LOSS_REGISTRY, (LossSum, LossPair, NRIQALoss, FRIQALoss)),
+    (LOSS_REGISTRY, (LossSum, LossPair, NRIQALoss, FRIQALoss, VGGLoss, ColourLoss, TVLoss)),
     (ARCH_REGISTRY, (RLFN,)),
     (DATASET_REGISTRY, (CheckedPairedImageDataset,)),
     (MODEL_REGISTRY, (PerceptualModel,)),

@@ -21,6 +21,7 @@ BUILT_IN = {
     'gmsd': 'nriqa_plugin.iqa.piq_scorer:gmsd',
     'vsi': 'nriqa_plugin.iqa.piq_scorer:vsi',
     'fsim': 'nriqa_plugin.iqa.piq_scorer:fsim',
+    'ensemble': 'nriqa_plugin.iqa.ensemble:Ensemble',
 }
 
 
@@ -219,8 +220,9 @@ def create_scorer(name, weights=None, crop_border=0, **options):
 
     Args:
         name (str): a built-in judge (``niqe``, ``cnniqa``, ``lpips``, ``psnr``, ``ssim``, ``ms_ssim``, ``gmsd``,
-            ``vsi``, ``fsim``); else a metric of the package pyiqa (``musiq``, or ``pyiqa:ssim`` where a built-in
-            judge has the name); or ``package.module:factory`` where the factory returns a :class:`Scorer`.
+            ``vsi``, ``fsim``, or ``ensemble`` for several as one); else a metric of the package pyiqa (``musiq``, or
+            ``pyiqa:ssim`` where a built-in judge has the name); or ``package.module:factory`` where the factory
+            returns a :class:`Scorer`.
         weights (str | None): local weights file, loaded with ``weights_only=True``.
         crop_border (int): px to leave out on each side of every image.
         options: passed on to the judge; unknown ones are refused.

@@ -1,7 +1,20 @@
 """Training losses: judges with their direction handled, and a sum of terms that fits any pixel-loss slot."""
 
+from nriqa_plugin.losses.colour_loss import ColourLoss
 from nriqa_plugin.losses.iqa_loss import FRIQALoss, NRIQALoss
 from nriqa_plugin.losses.loss_sum import LossPair, LossSum, check_slot
 from nriqa_plugin.losses.pixel_loss import CharbonnierLoss
+from nriqa_plugin.losses.smoothness import TVLoss
+from nriqa_plugin.losses.vgg_loss import VGGLoss
 
-__all__ = ['CharbonnierLoss', 'FRIQALoss', 'LossPair', 'LossSum', 'NRIQALoss', 'check_slot']
+__all__ = [
+    'CharbonnierLoss',
+    'ColourLoss',
+    'FRIQALoss',
+    'LossPair',
+    'LossSum',
+    'NRIQALoss',
+    'TVLoss',
+    'VGGLoss',
+    'check_slot',
+]

@@ -8,11 +8,21 @@ import torch
 from torch import nn
 
 from nriqa_plugin.checks import check_flag, check_keys, check_number, unknown_name
+from nriqa_plugin.losses.colour_loss import ColourLoss
 from nriqa_plugin.losses.iqa_loss import WARN_EVERY, FRIQALoss, IQALoss, NRIQALoss
 from nriqa_plugin.losses.pixel_loss import CharbonnierLoss
+from nriqa_plugin.losses.smoothness import TVLoss
 from nriqa_plugin.losses.space import Space
+from nriqa_plugin.losses.table_weights import is_paper, paper_weight
+from nriqa_plugin.losses.vgg_loss import VGGLoss
 
-OWN_LOSSES = {'NRIQALoss': NRIQALoss, 'FRIQALoss': FRIQALoss}
+OWN_LOSSES = {
+    'NRIQALoss': NRIQALoss,
+    'FRIQALoss': FRIQALoss,
+    'VGGLoss': VGGLoss,
+    'ColourLoss': ColourLoss,
+    'TVLoss': TVLoss,
+}
 PLAIN_LOSSES = {'L1Loss': nn.L1Loss, 'MSELoss': nn.MSELoss, 'CharbonnierLoss': CharbonnierLoss}
 SCHEDULE = ('start_iter', 'stop_iter', 'warmup_iter', 'every')
 NOT_A_TARGET = ('weight', 'mask', 'target_is_real', 'is_disc')
@@ -27,9 +37,11 @@ class LossSum(nn.Module):
         terms (list[dict]): each ``{type, weight, name?, start_iter?, stop_iter?, warmup_iter?, every?, ...}``; the
             remaining keys go to the loss. ``type`` is one of ours, a framework's registered loss (through the
             adapters), or ``package.module:factory``. ``weight`` >= 0 says how much the term matters; direction is
-            handled inside the losses. A term acts after ``start_iter`` and up to ``stop_iter`` iterations, its
-            weight rises linearly over ``warmup_iter`` iterations, and with ``every: n`` it is scored at the
-            iterations that n divides (not rescaled). ``name`` defaults to the judge's name or the type.
+            handled inside the losses; the text ``paper`` takes a judge's published weight, see
+            :func:`nriqa_plugin.losses.table_weights.table_weight`. A term acts after ``start_iter`` and up to
+            ``stop_iter`` iterations, its weight rises linearly over ``warmup_iter`` iterations, and with ``every: n``
+            it is scored at the iterations that n divides (not rescaled). ``name`` defaults to the judge's name or the
+            type.
         space (dict | None): what the network speaks, see :class:`nriqa_plugin.losses.space.Space`; our losses get
             RGB in [0, 1], a framework's own losses get the tensors as they come.
         grad_norms (bool): keep the norm of each term's weighted gradient with respect to ``pred``.
@@ -76,8 +88,9 @@ class LossSum(nn.Module):
         options = dict(term)
         type_name = options.pop('type')
         where = f'{where} ({type_name})'
-        weight = check_number(f'{where}.weight', options.pop('weight'))
-        if weight < 0:
+        weight = options.pop('weight')
+        from_table = is_paper(f'{where}.weight', weight)
+        if not from_table and check_number(f'{where}.weight', weight) < 0:
             raise ValueError(f'{where}.weight must not be negative, got {weight}: the direction of a judge is handled '
                              'inside, a higher weight always means that the term matters more')  # fmt: skip
         name = options.pop('name', None)
@@ -85,6 +98,9 @@ class LossSum(nn.Module):
         if 'space' in options:
             raise ValueError(f'{where}: give space to LossSum, not to a term')
         loss = self._build_loss(where, type_name, options)
+        if from_table:
+            with named(f'{where}.weight'):
+                weight = paper_weight(loss)
         return Term(name or _default_name(type_name, loss), loss, weight, where, **schedule)
 
     def _build_loss(self, where, type_name, options):
