@@ -2,8 +2,10 @@
 
 import contextlib
 import difflib
+import functools
 import hashlib
 import importlib
+import inspect
 import math
 import os
 import pickle
@@ -27,6 +29,19 @@ def check_keys(owner, got, allowed):
     for key in got:
         if key not in allowed:
             raise unknown_name(f'option of {owner}:', key, allowed)
+
+
+def checks_options(cls):
+    """Class decorator: an unknown keyword is refused with the closest names, instead of Python's bare ``TypeError``."""
+    accepted, init = inspect.signature(cls).parameters, cls.__init__
+
+    @functools.wraps(init)
+    def checked_init(self, *args, **options):
+        check_keys(type(self).__name__, options, accepted)
+        init(self, *args, **options)
+
+    cls.__init__ = checked_init
+    return cls
 
 
 def check_choice(option, value, allowed):
@@ -127,6 +142,23 @@ def import_extra(module, extra, needed_by):
         if error.name != module.partition('.')[0]:
             raise
         raise ImportError(f"{needed_by} needs the package {error.name}: pip install 'nriqa-plugin[{extra}]'") from error
+
+
+def import_dotted(what, path):
+    """The object that ``package.module:name`` stands for.
+
+    Raises:
+        ValueError: there is no such module, or no such name in it.
+    """
+    module_name, _, attribute = path.partition(':')
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except ModuleNotFoundError as error:
+        if error.name and module_name.startswith(error.name):
+            raise ValueError(f'{what} {path!r}: there is no module {error.name!r} on the Python path') from error
+        raise
+    except AttributeError as error:
+        raise ValueError(f'{what} {path!r}: {module_name} has no {attribute!r}') from error
 
 
 def check_file(option, path):

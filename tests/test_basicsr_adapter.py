@@ -475,6 +475,22 @@ def test_a_baseline_of_another_data_set_is_refused(photographs):
         model.validation(loader(photographs), 1, None)
 
 
+def test_an_image_that_a_judge_cannot_score_is_named(photographs):
+    val = {'save_img': False, 'metrics': {'niqe': {'type': 'calculate_iqa', 'metric': 'niqe', 'better': 'lower'}}}
+    model = build_model(options(photographs, val=val))
+    with pytest.raises(ValueError, match=r'validation of val, image (one|two)\.png: niqe needs at least 192 px'):
+        model.validation(loader(photographs), 1, None)
+
+
+def test_unknown_options_of_single_losses_and_networks_show_the_closest_names():
+    with pytest.raises(ValueError, match="unknown option of NRIQALoss: 'weight'. Did you mean .*'loss_weight'"):
+        build_loss({'type': 'NRIQALoss', 'metric': JUDGE, 'weight': 1.0})
+    with pytest.raises(ValueError, match="unknown option of LossSum: 'grad_norm'. Did you mean 'grad_norms'"):
+        build_loss({'type': 'LossSum', 'terms': TERMS, 'grad_norm': True})
+    with pytest.raises(ValueError, match="unknown option of RLFN: 'feature_channel'. Did you mean 'feature_channels'"):
+        build_network({'type': 'RLFN', 'feature_channel': 8})
+
+
 def test_folders_that_do_not_pair_and_unreadable_images_are_named(photographs):
     (photographs / 'gt' / 'thumbs').mkdir()  # the host ignores folders inside
     with pytest.raises(ValueError, match="'use_hfilp'. Did you mean 'use_hflip'"):

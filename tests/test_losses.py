@@ -419,6 +419,9 @@ def test_clip_grad_norm_limits_the_step():
     [
         ({'type': 'NRIQALos', 'weight': 1.0}, ValueError, "'NRIQALos'. Did you mean 'NRIQALoss'"),
         ({'type': 'NRIQALoss', 'metric': 'nique', 'weight': 1.0}, ValueError, "unknown judge 'nique'. Did you mean 'niqe'"),
+        ({'type': 'NRIQALoss', 'metric': 'tests.judges.TinyNet', 'weight': 1.0}, ValueError, r'a judge of your own is written package\.module:factory'),
+        ({'type': 'FRIQALoss', 'metric': 'lpips', 'net': 'squeeze', 'weight': 1.0}, ValueError, r"'net'.*the judge's own options go into options"),
+        ({'type': 'tests.nowhere:Loss', 'weight': 1.0}, ValueError, "there is no module 'tests.nowhere'"),
         ({'type': 'MSELoss', 'weight': '5e-5'}, TypeError, r"weight must be a number, got the text '5e-5'.*5\.0e-05"),
         ({'type': 'MSELoss', 'weight': -0.1}, ValueError, 'weight must not be negative, got -0.1: the direction'),
         ({'type': 'MSELoss', 'weight': float('nan')}, ValueError, 'weight must be finite'),

@@ -69,7 +69,7 @@ def test_every_parameter_gets_a_gradient():
 @pytest.mark.parametrize(
     ('options', 'error', 'message'),
     [
-        ({'num_feat': 48}, TypeError, 'num_feat'),
+        ({'num_feat': 48}, ValueError, 'num_feat'),
         ({'upscale': 0}, ValueError, 'upscale'),
         ({'upscale': 1.5}, TypeError, 'upscale'),
         ({'feature_channels': -1}, ValueError, 'feature_channels'),

@@ -9,6 +9,9 @@ do without the ``plugin:`` line::
 """
 
 import os
+import sys
+
+sys.path.insert(0, os.getcwd())  # as `python -m` does: judges by dotted path may lie in the current folder
 
 import nriqa_plugin.basicsr  # noqa: F401  (importing is the registration)
 from nriqa_plugin.basicsr import cpu

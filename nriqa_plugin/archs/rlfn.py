@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nriqa_plugin.checks import check_number
+from nriqa_plugin.checks import check_number, checks_options
 
 BLOCKS = 6
 ESA_CHANNELS = 16
@@ -12,6 +12,7 @@ ESA_CHANNELS = 16
 MIN_SIDE = 15
 
 
+@checks_options
 class RLFN(nn.Module):
     """Residual local feature network (Kong et al., CVPR workshops 2022), with the keys of the official RLFN-S weights.
 

@@ -11,6 +11,7 @@ from basicsr.utils import get_root_logger
 from nriqa_plugin.basicsr import cpu, metrics
 from nriqa_plugin.checks import atomic_path, load_weights, unknown_name
 from nriqa_plugin.evaluation.scores import FRAME, clip_of, read_scores, score_row, write_scores
+from nriqa_plugin.losses.loss_sum import in_place
 from nriqa_plugin.losses.training_state import unchanged_random
 
 START = 'start'  # label of the stored start weights, and the baseline option that asks for them
@@ -37,10 +38,11 @@ class ValidationMixin:
                 raise unknown_name('metric in val.save_best', name, named)
         self.gain_options = {name: option for name, option in named.items() if option['type'] == GAIN}
         judges = [judge_of(option).name for option in self.gain_options.values()]
-        for option in named.values():
+        for name, option in named.items():
             if option['type'] == SCORE:
-                option.setdefault('better', direction(option))
-                metrics.judge_of(SCORE, {key: value for key, value in option.items() if key != 'type'})
+                with in_place(f'val.metrics.{name}'):
+                    option.setdefault('better', direction(option))
+                    metrics.judge_of(SCORE, {key: value for key, value in option.items() if key != 'type'})
         for name, option in self.gain_options.items():
             judge = judge_of(option)
             if judges.count(judge.name) > 1:
@@ -81,14 +83,34 @@ class ValidationMixin:
         if self.is_train:  # the host's counter has run one too far when it validates at the end
             current_iter = min(current_iter, int(self.opt['train'].get('total_iter', current_iter)))
         with unchanged_random(), self._start_baseline(dataloader), self._recorded(GAIN) as record:
+            self._check_known_images(dataloader.dataset)
             self._prepare_video(dataloader.dataset)
-            super().validation(dataloader, current_iter, tb_logger, save_img)
+            with self._named_image(dataloader.dataset):
+                super().validation(dataloader, current_iter, tb_logger, save_img)
             for option in self.gain_options.values():
                 judge = judge_of(option)
                 if judge in record and not (self.opt['dist'] and isinstance(self, VideoBaseModel)):
                     check_same_images(option['baseline'], metrics.baseline_of(option['baseline'], judge), record[judge])
         if self.is_train and self.opt['rank'] == 0:
             self._keep_best(dataloader.dataset.opt['name'], current_iter)
+
+    def _check_known_images(self, dataset):
+        """Find a baseline of other images before scoring, where the data set lists its files."""
+        paths = getattr(dataset, 'paths', None)
+        if paths and isinstance(paths[0], dict) and 'lq_path' in paths[0]:
+            names = [os.path.basename(path['lq_path']) for path in paths]
+            for option in self.gain_options.values():
+                baseline = metrics.baseline_of(option['baseline'], judge_of(option))
+                check_same_images(option['baseline'], baseline, names)
+
+    @contextlib.contextmanager
+    def _named_image(self, dataset):
+        """Say which image it was when a judge cannot score one."""
+        try:
+            yield
+        except ValueError as error:
+            name = getattr(self, 'current_image', '')
+            raise ValueError(f'validation of {dataset.opt["name"]}, image {name}: {error}') from error
 
     @contextlib.contextmanager
     def _recorded(self, owner):

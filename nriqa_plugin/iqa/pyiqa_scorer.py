@@ -177,6 +177,8 @@ def unknown_judge(name, metrics):
     allowed = ', '.join(sorted(BUILT_IN))
     missing = "; metrics of pyiqa are unknown unless the extra iqa is installed: pip install 'nriqa-plugin[iqa]'"
     more = ', or any pyiqa metric' if metrics else missing
+    if '.' in name:
+        more += '; a judge of your own is written package.module:factory'
     return ValueError(f'unknown judge {name!r}.{_did_you_mean(name, {*BUILT_IN, *metrics})} Allowed: {allowed}{more}')
 
 

@@ -1,14 +1,13 @@
 """The judge: one frozen, differentiable network or formula that gives every image a score."""
 
 import copy
-import importlib
 import math
 from functools import partial
 
 import torch
 from torch import nn
 
-from nriqa_plugin.checks import check_images, check_number, check_unit_range, tensors_hash
+from nriqa_plugin.checks import check_images, check_number, check_unit_range, import_dotted, tensors_hash
 
 # name -> 'module:factory'; imported only when asked for, since some need optional packages.
 BUILT_IN = {
@@ -254,10 +253,10 @@ def create_scorer(name, weights=None, crop_border=0, **options):
 
 def _factory(name):
     if name in BUILT_IN:
-        return _imported(BUILT_IN[name])
+        return import_dotted('judge', BUILT_IN[name])
     package, colon, metric = name.partition(':')
     if colon and package != 'pyiqa':
-        return _imported(name)
+        return import_dotted('judge', name)
     # Not at the top: that module imports this one.
     from nriqa_plugin.iqa.pyiqa_scorer import PyiqaScorer, metric_configs, unknown_judge
 
@@ -267,15 +266,3 @@ def _factory(name):
     if name not in metrics:
         raise unknown_judge(name, metrics)
     return partial(PyiqaScorer, name)
-
-
-def _imported(path):
-    module_name, _, attribute = path.partition(':')
-    try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except ModuleNotFoundError as error:
-        if error.name and module_name.startswith(error.name):
-            raise ValueError(f'judge {path!r}: there is no module {error.name!r} on the Python path') from error
-        raise
-    except AttributeError as error:
-        raise ValueError(f'judge {path!r}: {module_name} has no {attribute!r}') from error

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint as activation_checkpoint
 
-from nriqa_plugin.checks import check_choice, check_flag, check_number, check_unit_range
+from nriqa_plugin.checks import check_choice, check_flag, check_number, check_unit_range, checks_options
 from nriqa_plugin.iqa import create_scorer
 from nriqa_plugin.losses.space import Space
 from nriqa_plugin.losses.views import clamp_keeping_gradient, random_change, random_crops, step_generator
@@ -17,6 +17,7 @@ WARN_EVERY = 100  # calls; reading a counter more often would stall a GPU
 logger = logging.getLogger('nriqa_plugin')
 
 
+@checks_options
 class IQALoss(nn.Module):
     """Base of :class:`NRIQALoss` and :class:`FRIQALoss`, which share all options.
 
@@ -72,7 +73,9 @@ class IQALoss(nn.Module):
         super().__init__()
         self.loss_weight = check_number('loss_weight', loss_weight, low=0)
         self.scale = check_choice('scale', scale, ('native', 'unit'))
-        self.stop_at = stop_at if stop_at in (None, 'target') else check_number('stop_at', stop_at)
+        self.stop_at = (
+            stop_at if stop_at in (None, 'target') else check_number("stop_at (a score or 'target')", stop_at)
+        )
         self.crop = crop if crop is None else check_number('crop', crop, low=1, integer=True)
         self.crops = check_number('crops', crops, low=1, integer=True)
         self.augment = check_flag('augment', augment)

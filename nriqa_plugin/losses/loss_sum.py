@@ -1,13 +1,12 @@
 """A weighted sum of loss terms for the slot where a framework expects its pixel loss."""
 
-import importlib
 import inspect
 import logging
 
 import torch
 from torch import nn
 
-from nriqa_plugin.checks import check_flag, check_keys, check_number, unknown_name
+from nriqa_plugin.checks import check_flag, check_keys, check_number, checks_options, import_dotted, unknown_name
 from nriqa_plugin.losses.colour_loss import ColourLoss
 from nriqa_plugin.losses.iqa_loss import WARN_EVERY, FRIQALoss, IQALoss, NRIQALoss
 from nriqa_plugin.losses.pixel_loss import CharbonnierLoss
@@ -30,6 +29,7 @@ NOT_A_TARGET = ('weight', 'mask', 'target_is_real', 'is_disc')
 logger = logging.getLogger('nriqa_plugin')
 
 
+@checks_options
 class LossSum(nn.Module):
     """``sum_i w_i(iteration) * L_i(pred, target)`` as one tensor, with every term known by name.
 
@@ -74,8 +74,7 @@ class LossSum(nn.Module):
     def find_loss(self, type_name):
         """The class or factory behind a term's ``type``; the adapters look into their framework's registry too."""
         if ':' in type_name:
-            module, _, attribute = type_name.partition(':')
-            return getattr(importlib.import_module(module), attribute)
+            return import_dotted('loss', type_name)
         known = {**PLAIN_LOSSES, **OWN_LOSSES}
         if type_name not in known:
             raise unknown_name('loss type', type_name, known)
@@ -99,20 +98,29 @@ class LossSum(nn.Module):
             raise ValueError(f'{where}: give space to LossSum, not to a term')
         loss = self._build_loss(where, type_name, options)
         if from_table:
-            with named(f'{where}.weight'):
+            with in_place(f'{where}.weight'):
                 weight = paper_weight(loss)
         return Term(name or _default_name(type_name, loss), loss, weight, where, **schedule)
 
     def _build_loss(self, where, type_name, options):
-        with named(where):
+        with in_place(where):
             factory = self.find_loss(type_name)
             if inspect.isclass(factory):
                 accepted = inspect.signature(factory).parameters
                 if not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
-                    check_keys(type_name, options, accepted)
+                    self._check_options(type_name, options, accepted)
             loss = factory(**options)
             check_takes_target(loss)
         return loss
+
+    @staticmethod
+    def _check_options(type_name, options, accepted):
+        try:
+            check_keys(type_name, options, accepted)
+        except ValueError as error:
+            if 'metric' not in accepted:
+                raise
+            raise ValueError(f"{error}; the judge's own options go into options: {{...}}") from error
 
     def set_iteration(self, iteration):
         """Tell the iteration (starting at 1); without it the sum counts its own training calls."""
@@ -139,7 +147,7 @@ class LossSum(nn.Module):
             weight = term.weight_at(self.iteration)
             if weight == 0:
                 continue
-            with named(f'term {term.name!r}'):
+            with in_place(f'term {term.name!r}'):
                 contributions.append(self._contribution(term, weight, pred, target))
         if self.iteration % WARN_EVERY == 0:
             self.report_counts()
@@ -277,7 +285,7 @@ def check_takes_target(loss):
         raise ValueError(f'a term is called as loss(pred, target), but here the second argument is {got!r}')
 
 
-class named:
+class in_place:
     """Prefix the message of ``ValueError`` and ``TypeError`` with where it happened."""
 
     def __init__(self, where):
