@@ -146,11 +146,17 @@ def test_our_launcher_needs_no_plugin_line_and_names_a_wrong_option(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_on_cpus_train_alike_through_gloo(tmp_path):
+def test_two_processes_on_cpus_train_through_gloo_and_resume_with_their_own_random_numbers(tmp_path):
     option = write_options(tmp_path, 'dist', plugin_line=False)
     torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', OURS[1]]
     result = run(torchrun, tmp_path, option, '--launcher', 'pytorch')
     assert result.returncode == 0, result.stdout + result.stderr
     values = losses(result.stderr + result.stdout)
     assert sorted(values) == list(range(1, STEPS + 1))
-    assert (tmp_path / 'experiments' / 'dist' / 'models' / 'net_g_latest.pth').is_file()
+    experiment = tmp_path / 'experiments' / 'dist'
+    assert (experiment / 'models' / 'net_g_latest.pth').is_file()
+    (experiment / 'training_states' / f'{STEPS}.state').unlink()
+    resumed = run(torchrun, tmp_path, option, '--launcher', 'pytorch', '--auto_resume')
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    got = losses(resumed.stderr + resumed.stdout)
+    assert got == {i: values[i] for i in range(CHECKPOINT + 1, STEPS + 1)}

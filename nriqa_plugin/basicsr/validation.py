@@ -96,7 +96,7 @@ class ValidationMixin:
 
     def _check_known_images(self, dataset):
         """Find a baseline of other images before scoring, where the data set lists its files."""
-        paths = getattr(dataset, 'paths', None)
+        paths = getattr(dataset, 'paths', None) if self.opt['rank'] == 0 else None
         if paths and isinstance(paths[0], dict) and 'lq_path' in paths[0]:
             names = [os.path.basename(path['lq_path']) for path in paths]
             for option in self.gain_options.values():
