@@ -106,7 +106,8 @@ def score(
 ):
     """Score a folder of images with one or more judges.
 
-    An interrupted run goes on where it stopped; images that changed are scored again.
+    An interrupted run goes on where it stopped; images that changed are scored again. A file of another run, in
+    which all images changed, is refused.
     """
     from nriqa_plugin.evaluation.scoring import score_folder
 
@@ -160,8 +161,9 @@ def doctor(
 
     Without a file: versions, frameworks, extras, judges; nothing is downloaded.
 
-    With a file: builds its network, our losses and our validation judges as
-    the training would, and times one step term by term on synthetic images.
+    With a file: builds its network, data sets, our losses and our validation
+    judges as the training would, looks for options that would stop it or be
+    ignored, and times one step term by term on synthetic images.
 
     Exit code 1: something installed does not import, or training would fail.
     Exit code 2: an option is wrong.

@@ -58,6 +58,17 @@ def test_score_writes_the_file_and_prints_the_means(folder, tmp_path):
     ]
 
 
+def test_images_that_changed_are_told_on_stderr(folder, tmp_path):
+    command = ('score', folder, '-m', 'tests.judges:Brightness', '-o', tmp_path / 's.csv', '--device', 'cpu')
+    nriqa(*command)
+    Image.new('RGB', (16, 16)).save(folder / 'a.png')
+    result = nriqa(*command)
+    assert result.returncode == 0
+    (line,) = result.stderr.splitlines()
+    assert line == f'1 image had changed since {tmp_path / "s.csv"} was written and was scored again'
+    assert nriqa(*command).stderr == ''
+
+
 def test_psnr_of_a_constant_shift_is_known(folder, tmp_path):
     """All pixels off by 51 / 255 = 0.2: PSNR = -20 log10(0.2) = 13.979 dB."""
     pytest.importorskip('piq')

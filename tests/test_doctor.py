@@ -1,5 +1,6 @@
 """What ``nriqa doctor`` reports, with and without an option file."""
 
+import copy
 import logging
 import math
 import subprocess
@@ -9,14 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
 from nriqa_plugin.cli import app
 from nriqa_plugin.doctor import environment
-from nriqa_plugin.doctor.findings import Findings
+from nriqa_plugin.doctor.findings import Findings, reason_of
 from nriqa_plugin.doctor.step_cost import measure_step, training_batch
-from nriqa_plugin.iqa.scorer import BUILT_IN
+from nriqa_plugin.evaluation.scores import score_row, write_scores
+from nriqa_plugin.iqa.scorer import BUILT_IN, create_scorer
 from nriqa_plugin.losses import LossSum
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,6 +27,8 @@ PLUGIN = 'plugin: !!python/name:nriqa_plugin.basicsr.VERSION\n'
 JUDGE = 'tests.judges:TinyNet'
 L1 = {'type': 'L1Loss', 'weight': 2.0}
 TINY = {'type': 'NRIQALoss', 'metric': JUDGE, 'weight': 0.1}
+SCHEDULE = {'optim_g': {'type': 'Adam', 'lr': 1.0e-4}, 'scheduler': {'type': 'MultiStepLR'}, 'total_iter': 9}
+VALIDATION = {'val_freq': 1, 'save_img': False}
 
 
 def doctor(*arguments):
@@ -143,25 +148,45 @@ def crashes():
 # -------------------------------------------------------------------------------------------- option file
 
 
+def pairs(folder, names=('a', 'b')):
+    """Write pairs of flat 16 px and 4 px images; the options that find them."""
+    for kind, side in (('HR', 16), ('LR', 4)):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            Image.new('RGB', (side, side), (100, 120, 140)).save(folder / kind / f'{name}.png')
+    roots = {'dataroot_gt': str(folder / 'HR'), 'dataroot_lq': str(folder / 'LR')}
+    return {'name': folder.name, 'type': 'PairedImageDataset', **roots, 'io_backend': {'type': 'disk'}}
+
+
 @pytest.fixture
 def option_file(tmp_path):
-    """Write a tiny BasicSR option file; keyword arguments replace whole top-level keys."""
+    """Write a tiny BasicSR option file and its images; keyword arguments replace whole top-level keys.
+
+    ``edit`` is a function that changes the options in place before they are written.
+    """
     pytest.importorskip('basicsr', reason='the extra basicsr is not installed')
     import yaml
 
-    def write(terms=(L1, TINY), head=PLUGIN, gt_size=16, **more):
+    def write(terms=(L1, TINY), head=PLUGIN, gt_size=16, edit=lambda options: None, **more):
         network = {'type': 'MSRResNet', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 1, 'upscale': 4}
-        train = {'type': 'PairedImageDataset', 'gt_size': gt_size, 'batch_size_per_gpu': 2}
+        sampling = {'gt_size': gt_size, 'use_hflip': False, 'use_rot': False, 'batch_size_per_gpu': 2}
+        train = {**pairs(tmp_path / 'train'), **sampling, 'num_worker_per_gpu': 0}
         options = {
+            'name': 'tiny',
             'model_type': 'PerceptualModel',
             'scale': 4,
             'num_gpu': 0,
             'datasets': {'train': train},
             'network_g': network,
-            'train': {'pixel_opt': {'type': 'LossSum', 'terms': list(terms)}},
+            'path': {'pretrain_network_g': None, 'resume_state': None},
+            'train': {**SCHEDULE, 'pixel_opt': {'type': 'LossSum', 'terms': list(terms)}},
+            'logger': {'print_freq': 1, 'save_checkpoint_freq': 1},
+            **more,
         }
+        options = copy.deepcopy(options)
+        edit(options)
         file = tmp_path / 'options.yml'
-        file.write_text(head + yaml.safe_dump({**options, **more}, sort_keys=False))
+        file.write_text(head + yaml.safe_dump(options, sort_keys=False))
         return file
 
     return write
@@ -218,23 +243,174 @@ def test_a_network_of_another_scale_is_a_problem(option_file):
 def test_a_loss_alone_and_a_pair_in_their_slots_are_measured(option_file):
     alone = {'type': 'NRIQALoss', 'metric': JUDGE, 'loss_weight': 0.1}
     pair = {'type': 'LossPair', 'terms': [{**TINY, 'name': 'second'}]}
-    result = doctor(option_file(train={'pixel_opt': alone, 'perceptual_opt': pair}))
+    result = doctor(option_file(train={**SCHEDULE, 'pixel_opt': alone, 'perceptual_opt': pair}))
     assert result.exit_code == 0, result.output
     assert row(result, 'tinynet')[3] == row(result, 'second')[3], 'the same weighted gradient'
 
 
-def test_the_hosts_own_model_and_a_missing_plugin_line_are_noted(option_file):
-    result = doctor(option_file(head='', model_type='SRModel'))
-    assert result.exit_code == 0, 'both can train'
-    plugin, model = result.stderr.splitlines()
-    assert PLUGIN.strip() in plugin
-    assert 'model_type: PerceptualModel with base_model: SRModel' in model
+def test_the_hosts_own_model_is_noted(option_file):
+    result = doctor(option_file(model_type='SRModel'))
+    assert result.exit_code == 0, 'it can train'
+    (line,) = result.stderr.splitlines()
+    assert line.startswith('Note: ')
+    assert 'model_type: PerceptualModel with base_model: SRModel' in line
+
+
+def test_a_missing_plugin_line_is_a_problem_when_anything_of_ours_is_named(option_file):
+    (line,) = problems(doctor(option_file(head='')))
+    assert PLUGIN.strip() in line
 
 
 def test_a_file_without_anything_of_ours_gets_no_advice(option_file):
-    result = doctor(option_file(head='', model_type='SRModel', train={'pixel_opt': {'type': 'L1Loss'}}))
+    train = {**SCHEDULE, 'pixel_opt': {'type': 'L1Loss'}}
+    result = doctor(option_file(head='', model_type='SRModel', train=train))
     assert result.exit_code == 0, result.output
     assert result.stderr == ''
+
+
+def problems(result):
+    """The problems of a file of which the rest was still checked and shown."""
+    assert result.exit_code == 1, result.output
+    assert row(result, 'network')[-1] == '%'
+    return [line.removeprefix('Problem: ') for line in result.stderr.splitlines() if line.startswith('Problem: ')]
+
+
+def put(dotted, value):
+    """A change of one option; ``...`` removes it."""
+
+    def edit(options):
+        *sections, key = dotted.split('.')
+        for section in sections:
+            options = options[section]
+        options[key] = value
+        if value is ...:
+            del options[key]
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ('edit', 'message'),
+    [
+        (put('train.optim_g.lr', '1e-4'), "train.optim_g.lr must be a number, got the text '1e-4'; write it with a decimal point and a signed exponent, for example 1.0e-04 (YAML reads 1e-4 as text)"),
+        (put('train.optim_g.betas', [0.9, '99e-2']), "train.optim_g.betas[1] must be a number, got the text '99e-2'"),
+        (put('train.clip_grad_nrom', 1.0), "unknown option 'clip_grad_nrom' in train; did you mean 'clip_grad_norm'?"),
+        (put('basemodel', 'SRModel'), "unknown option 'basemodel'; did you mean 'base_model'?"),
+        (put('datasets.train.dataroot_gt', '/no/where'), 'datasets.train: '),
+        (put('datasets.train.io_backend', ...), "datasets.train: the key 'io_backend' is missing"),
+        (put('datasets.train.use_hflip', ...), "datasets.train: the key 'use_hflip' is missing"),
+        (put('datasets.train.filename_tmpl', '{}x4'), 'datasets.train: AssertionError: ax4.png is not in lq_paths'),
+        (put('datasets.train.gt_size', 32), 'datasets.train: LQ (4, 4) is smaller than patch size'),
+        (put('datasets.train.batch_size_per_gpu', 3), 'datasets.train: 2 images (dataset_enlarge_ratio included) are less than one batch of 3'),
+        (put('datasets.train.num_worker_per_gpu', ...), 'the key datasets.train.num_worker_per_gpu is missing'),
+        (put('path.pretrain_network_g', 'no.pth'), 'path.pretrain_network_g: no such file: no.pth'),
+        (put('path.resume_state', 'no.state'), 'path.resume_state: no such file: no.state'),
+        (put('path', ...), 'the key path is missing'),
+        (put('train.pixel_opt', ...), 'train: no loss: pixel_opt, perceptual_opt, gan_opt are all missing'),
+        (put('train.total_iter', ...), 'the key train.total_iter is missing'),
+        (put('val', {'metrics': None}), 'the key val.val_freq is missing'),
+    ],
+    ids=lambda value: value[:50] if isinstance(value, str) else '',
+)  # fmt: skip
+def test_a_file_that_cannot_train_has_a_problem(option_file, edit, message):
+    first, *more = problems(doctor(option_file(edit=edit)))
+    assert first.startswith(message)
+    assert not more or message == 'the key val.val_freq is missing'
+
+
+def test_text_that_only_looks_like_a_number_is_left_alone(option_file):
+    result = doctor(option_file([L1, {**TINY, 'name': '5e-5'}]))
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'gt_sise': 4}, "unknown option of CheckedPairedImageDataset: 'gt_sise'. Did you mean 'gt_size'"),
+        ({'dataroot_lq': '/no/where'}, 'dataroot_lq: no such folder: /no/where'),
+        ({'filename_tmpl': '{}x4'}, 'GT and LQ folders do not pair'),
+    ],
+)
+def test_our_data_set_names_what_is_wrong_and_the_phase(option_file, tmp_path, change, message):
+    val = {**pairs(tmp_path / 'val'), 'type': 'CheckedPairedImageDataset', **change}
+    (line,) = problems(doctor(option_file(edit=put('datasets.val_1', val))))
+    assert line.startswith(f'datasets.val_1: {message}')
+
+
+def test_checking_data_sets_reads_the_home_folder_as_basicsr_does(option_file, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    val = {**pairs(tmp_path / 'val'), 'dataroot_gt': '~/val/HR', 'dataroot_lq': '~/val/LR'}
+    assert doctor(option_file(edit=put('datasets.val', val))).exit_code == 0
+
+
+@pytest.mark.parametrize('model', ['PerceptualModel', 'SRModel'])
+def test_a_baseline_of_other_images_is_a_problem_for_every_model(option_file, tmp_path, model):
+    judge = create_scorer(JUDGE, crop_border=0)
+    baseline = tmp_path / 'baseline.csv'
+    gain = {'type': 'calculate_relative_gain', 'metric': JUDGE, 'baseline': str(baseline)}
+
+    def check(*names):
+        write_scores(baseline, [score_row(f'{name}.png', judge, 0.5) for name in names])
+
+        def edit(options):
+            options['datasets']['val'] = pairs(tmp_path / 'val', ('a', 'b'))
+            options['val'] = {**VALIDATION, 'metrics': {'gain': gain}}
+
+        return doctor(option_file(model_type=model, edit=edit))
+
+    assert check('a_run', 'b_run').exit_code == 0, 'names may be longer'
+    (line,) = problems(check('c', 'd'))
+    assert line.startswith(f'val.metrics.gain on datasets.val: baseline: {baseline} belongs to another data set')
+
+
+def test_our_options_under_a_model_of_the_host_are_ignored_with_a_note(option_file):
+    dark = {'type': 'calculate_iqa', 'metric': 'tests.judges:Darkness', 'better': 'lower'}
+    train = {**SCHEDULE, 'pixel_opt': {'type': 'L1Loss'}, 'clip_grad_norm': 1.0}
+    val = {**VALIDATION, 'metrics': {'dark': dark}, 'save_best': 'dark'}
+    result = doctor(option_file(model_type='SRModel', train=train, val=val))
+    assert result.exit_code == 0, result.output
+    clip, best = result.stderr.splitlines()
+    assert clip.startswith('Note: train.clip_grad_norm is ignored by model_type SRModel')
+    assert best.startswith('Note: val.save_best is ignored by model_type SRModel')
+
+
+@pytest.mark.parametrize('inside', [False, True])
+def test_a_best_checkpoint_by_a_judge_that_is_trained_on_is_noted(option_file, inside):
+    held_out = {'type': 'calculate_iqa', 'metric': 'tests.judges:Darkness'}
+    trained = {'type': 'calculate_iqa', 'metric': JUDGE}
+    if inside:
+        judges = [{JUDGE: 1.0}, {'tests.judges:Brightness': 1.0}]
+        trained = {'type': 'calculate_iqa', 'metric': 'ensemble', 'options': {'judges': judges}}
+    val = {**VALIDATION, 'metrics': {'dark': held_out, 'mine': trained}}
+    assert doctor(option_file(val={**val, 'save_best': 'dark'})).stderr == ''
+    result = doctor(option_file(val={**val, 'save_best': ['dark', 'mine']}))
+    assert result.exit_code == 0, result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(
+        'Note: val.save_best: mine asks the judge tinynet, which a loss optimises: it is not held out'
+    )
+
+
+def test_a_save_best_that_is_no_metric_is_refused_without_a_judge_of_ours(option_file):
+    val = {**VALIDATION, 'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 4}}, 'save_best': 'psnrr'}
+    result = doctor(option_file(val=val))
+    assert result.exit_code == 2
+    assert "unknown metric in val.save_best 'psnrr'. Did you mean 'psnr'" in result.stderr
+
+
+def test_a_test_needs_no_training_options(option_file, tmp_path):
+    def edit(options):
+        del options['train'], options['logger']
+        options['datasets'] = {'test_1': pairs(tmp_path / 'test')}
+
+    result = doctor(option_file(model_type='SRModel', edit=edit))
+    assert (result.exit_code, result.stderr) == (0, ''), result.output
+
+
+def test_an_error_is_told_in_one_line():
+    assert reason_of(KeyError('name')) == "the key 'name' is missing"
+    assert reason_of(ValueError('two\n  lines')) == 'two lines'
+    assert reason_of(AssertionError()) == 'AssertionError'
 
 
 def test_validation_judges_are_built_as_the_training_does(option_file):
@@ -243,7 +419,7 @@ def test_validation_judges_are_built_as_the_training_does(option_file):
         'gain': {'type': 'calculate_relative_gain', 'metric': JUDGE, 'baseline': 'start', 'crop_border': 4},
         'psnr': {'type': 'calculate_psnr', 'crop_border': 4},
     }
-    result = doctor(option_file(val={'metrics': metrics, 'save_best': 'dark'}))
+    result = doctor(option_file(val={**VALIDATION, 'metrics': metrics, 'save_best': 'dark'}))
     assert result.exit_code == 0, result.output
     assert row(result, 'dark')[1:4] == ['calculate_iqa', 'darkness', 'lower']
     assert row(result, 'gain')[1:4] == ['calculate_relative_gain', 'tinynet', 'higher']
@@ -271,10 +447,11 @@ def metric(**option):
         ({'train': {'pixel_opt': {'type': 'LossPair', 'terms': [L1]}}}, 'train.pixel_opt: the pixel slot wants one number'),
         ({'train': {'perceptual_opt': {'type': 'LossSum', 'terms': [L1]}}}, "write {type: LossPair"),
         (metric(type='calculate_iqaa'), "unknown val.metrics.m.type 'calculate_iqaa'. Did you mean 'calculate_iqa'"),
-        (metric(type='calculate_iqa', metric='nique'), "val: unknown judge 'nique'. Did you mean 'niqe'"),
+        (metric(type='calculate_iqa', metric='nique'), "unknown judge 'nique'. Did you mean 'niqe'"),
         ({'model_type': 'SRModel', **metric(type='calculate_iqa', metric='tests.judges:Darkness')}, "val.metrics.m: calculate_iqa: for darkness lower is better"),
         ({'model_type': 'SRModel', **metric(type='calculate_relative_gain', metric=JUDGE, baseline='start')}, 'needs model_type: PerceptualModel'),
         (metric(type='calculate_relative_gain', metric=JUDGE, baseline='no.csv'), 'no such file: no.csv'),
+        ({'val': [1]}, 'val must be a mapping, got [1]'),
         ({'head': 'plugin: [\n'}, 'options.yml: ParserError'),
         ({'head': 'plugin: !!python/name:nriqa_plugin.basicsr.NO\n'}, 'options.yml: ConstructorError'),
     ],

@@ -3,8 +3,10 @@
 import base64
 import io
 import re
+import shutil
 import subprocess
 import sys
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -155,6 +157,59 @@ def test_crops_show_exactly_the_pixels(report):
     enlarged = np.repeat(np.repeat(lq.permute(1, 2, 0).numpy(), 4, 0), 4, 1)[window]
     np.testing.assert_array_equal(np.asarray(tiles[0]), (enlarged * 255).round().astype(np.uint8))
     assert 'left: 22.500%; top: 12.500%; width: 30.000%; height: 37.500%' in html
+
+
+def test_ground_truth_stands_beside_the_input(report):
+    lq, reference = {'x.png': torch.rand(3, 8, 10)}, images(**{'x.png': 0.1})
+    assert Page(report('Title', sample(), JUDGES, lq, reference)).alts[1:5] == [
+        'Input', 'Ground truth', 'Baseline', 'Ours'
+    ]  # fmt: skip
+    assert Page(report('Title', sample(), JUDGES, None, reference)).alts[1:4] == ['Ground truth', 'Baseline', 'Ours']
+
+
+def test_legend_and_marks_name_only_methods_with_a_curve(report):
+    html = report('Title', [*sample(), Method('No curve', {'niqe': 5.0}, curve={'niqe': []})], JUDGES)
+    legend = re.search(r'<ul class="legend">.*?</ul>', html, re.DOTALL)[0]
+    assert re.findall(r'</span>([^<]+)</li>', legend) == ['Baseline', 'Ours']
+    assert re.findall(r'<th scope="row" class="(\w+)">', html) == ['marked', 'marked', 'unmarked']
+
+
+def test_all_scores_that_look_best_are_bold(report):
+    """29.901 and 29.899 are both shown as 29.90."""
+    methods = [Method('A', {'psnr': 29.901}), Method('B', {'psnr': 29.899}), Method('C', {'psnr': 29.89})]
+    assert re.findall(r'<td class="best">([\d.]+)', report('Title', methods, JUDGES)) == ['29.90', '29.90']
+
+
+MEASURE = """<iframe id="page" style="border: 0; width: WIDTHpx; height: 3000px" srcdoc="PAGE"></iframe><script>
+onload = () => {
+  const page = document.getElementById('page').contentDocument;
+  const tops = [...page.querySelectorAll('.tiles figure')].map(tile => tile.offsetTop);
+  const wider = [page.documentElement, ...page.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth);
+  document.title = `${new Set(tops).size} ${Math.max(...wider)}`;
+};
+</script>"""
+
+
+@pytest.mark.skipif(not shutil.which('chromium'), reason='needs the browser chromium')
+@pytest.mark.parametrize(('width', 'rows'), [(1280, 1), (390, 4)])
+def test_eight_tiles_fill_a_row_of_a_screen_and_nothing_is_cut_on_a_phone(report, tmp_path, width, rows):
+    more = [
+        Method(f'Method {i}', {'niqe': 5.0, 'psnr': 29.0}, {'niqe': 9.25}, {}, sample()[1].images) for i in range(4)
+    ]
+    html = report(
+        'Title', [*sample(), *more], JUDGES, {'x.png': torch.rand(3, 8, 10)}, images(**{'x.png': 0.1}),
+        crops=[Crop('x.png', 4, 9, 12)],
+    )  # fmt: skip
+    assert html.count('<figure><img') == 8
+    file = tmp_path / 'measure.html'
+    file.write_text(MEASURE.replace('WIDTH', str(width)).replace('PAGE', escape(html)), encoding='utf-8')
+    command = [
+        'chromium', '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+        '--disable-background-networking', '--disable-component-update', '--disable-sync',
+        f'--user-data-dir={tmp_path / "profile"}', '--window-size=1400,3000', '--dump-dom', file.as_uri(),
+    ]  # fmt: skip
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    assert re.search(r'<title>(.*?)</title>', dom)[1] == f'{rows} 0', 'rows of tiles, px that stand out'
 
 
 def test_wrong_reports_are_refused(report, tmp_path):

@@ -1,6 +1,7 @@
 """Reading and pairing images, scores files, and scoring a folder that may be interrupted."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -217,6 +218,31 @@ def test_a_suffix_must_be_asked_for(tmp_path):
         pair_images(tmp_path / 'i', tmp_path / 'r')
 
 
+@pytest.mark.parametrize(
+    ('images', 'references', 'hint'),
+    [
+        (['a_rlfn_x4_test', 'b_rlfn_x4_test'], ['a', 'b'], '; they would pair with --suffix _rlfn_x4_test'),
+        (['a_run', 'b_run'], ['a', 'b', 'c'], '; they would pair with --suffix _run'),
+        (['a', 'b_run'], ['a', 'b'], '; they would pair with --suffix _run'),
+        (['x_1_run', 'x_run'], ['x', 'x_1'], '; they would pair with --suffix _run'),
+        (['a b', 'c b'], ['a', 'c'], "; they would pair with --suffix ' b'"),
+        (['a_run', 'b_other'], ['a', 'b'], ''),
+        (['a_run', 'c_run'], ['a', 'b'], ''),
+        (['a'], ['a', 'b'], ''),
+    ],
+)
+def test_the_suffix_that_would_pair_all_is_suggested_and_does_pair(tmp_path, images, references, hint):
+    for folder, names in (('i', images), ('r', references)):
+        for name in names:
+            save(tmp_path / folder / f'{name}.png', 0)
+    with pytest.raises(ValueError, match='do not pair by name') as error:
+        pair_images(tmp_path / 'i', tmp_path / 'r')
+    assert str(error.value).partition(' without an image')[2] == hint
+    if hint and len(images) == len(references):
+        (suffix,) = shlex.split(hint.partition('--suffix ')[2])
+        assert len(pair_images(tmp_path / 'i', tmp_path / 'r', suffix)) == len(images)
+
+
 def test_ambiguous_pairs_are_refused(tmp_path):
     for name in ('i/baby.png', 'i/babyx4.png', 'r/baby.png'):
         save(tmp_path / name, 0)
@@ -340,7 +366,7 @@ def test_second_run_scores_nothing_and_changes_nothing(folder, tmp_path, countin
     assert out.read_bytes() == first
 
 
-def test_only_changed_and_new_images_are_scored_again(folder, tmp_path, counting):
+def test_only_changed_and_new_images_are_scored_again(folder, tmp_path, counting, plugin_log):
     out = tmp_path / 's.csv'
     score_folder(folder, counting, out, device='cpu')
     save(folder / 'b.png', 255)
@@ -348,15 +374,37 @@ def test_only_changed_and_new_images_are_scored_again(folder, tmp_path, counting
     scores = score_folder(folder, counting, out, device='cpu')
     assert Counting.calls == 5
     assert [row.score for row in scores.of('counting')] == pytest.approx([0.2, 1.0, 0.6, 0.0], abs=1e-7)
+    assert plugin_log.messages == [f'1 image had changed since {out} was written and was scored again']
 
 
-def test_changed_reference_renews_only_full_reference_scores(folder, references, tmp_path, counting):
+def test_a_file_of_another_run_is_refused_untouched(folder, references, tmp_path, counting):
+    out = tmp_path / 's.csv'
+    score_folder(folder, counting, out, device='cpu')
+    before = out.read_bytes()
+    for name in 'abc':
+        save(folder / f'{name}.png', 7)
+    for judges in ([counting], [Darkness()]):
+        with pytest.raises(
+            ValueError, match=r's\.csv holds scores of other images under the same names; choose another'
+        ):
+            score_folder(folder, judges, out, device='cpu')
+    assert out.read_bytes() == before
+    out.unlink()
+    score_folder(folder, Distance(), out, references, device='cpu')
+    for name in 'abc':
+        save(references / f'{name}.png', 9)
+    with pytest.raises(ValueError, match='of other images or references under the same names'):
+        score_folder(folder, Distance(), out, references, device='cpu')
+
+
+def test_changed_reference_renews_only_full_reference_scores(folder, references, tmp_path, counting, plugin_log):
     out = tmp_path / 's.csv'
     score_folder(folder, [counting, Distance()], out, references, device='cpu')
     save(references / 'a.png', 51)
     scores = score_folder(folder, [counting, Distance()], out, references, device='cpu')
     assert Counting.calls == 3
     assert [row.score for row in scores.of('distance')] == pytest.approx([0, 0.4, 0.6], abs=1e-7)
+    assert plugin_log.messages[0].startswith('1 image or its reference had changed since')
 
 
 def test_other_metrics_of_the_file_stay(folder, tmp_path, counting):

@@ -29,3 +29,13 @@ class Findings:
     def add(self, title, columns, rows):
         """Add a table."""
         self.sections.append(Section(title, tuple(columns), [tuple(map(str, row)) for row in rows]))
+
+
+def reason_of(error):
+    """An error in one line; the host's bare ``KeyError`` and ``AssertionError`` are told in words or by their kind."""
+    if isinstance(error, KeyError):
+        return f'the key {error} is missing'
+    text = ' '.join(str(error).split())
+    if text and isinstance(error, (ValueError, TypeError, ImportError, OSError)):
+        return text
+    return f'{type(error).__name__}: {text}' if text else type(error).__name__

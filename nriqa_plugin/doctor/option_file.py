@@ -10,18 +10,19 @@ import sys
 import torch
 
 from nriqa_plugin.checks import check_file, check_number, import_extra, unknown_name
+from nriqa_plugin.doctor.data_sets import build_data_sets, validated_images
 from nriqa_plugin.doctor.environment import hint_for
-from nriqa_plugin.doctor.findings import Findings
+from nriqa_plugin.doctor.findings import Findings, reason_of
+from nriqa_plugin.doctor.start_conditions import check_sections, check_start
 from nriqa_plugin.doctor.step_cost import measure_step, training_batch
 from nriqa_plugin.losses.loss_sum import check_slot
 
-OUR_LOSSES = ('LossSum', 'LossPair', 'NRIQALoss', 'FRIQALoss')
+OUR_LOSSES = ('LossSum', 'LossPair', 'NRIQALoss', 'FRIQALoss', 'VGGLoss', 'ColourLoss', 'TVLoss')
 OUR_METRICS = ('calculate_iqa', 'calculate_relative_gain')
-PLUGIN_LINE = 'plugin: !!python/name:nriqa_plugin.basicsr.VERSION'
 
 
 def check_option_file(path):
-    """Build what an option file asks for and measure one training step; nothing is written.
+    """Build what an option file asks for, data sets included, and measure one training step; nothing is written.
 
     The file is read as BasicSR does, which can run code that it names. Modules are looked for as
     ``python -m basicsr.train``, started in the current folder, does: there first.
@@ -38,14 +39,15 @@ def check_option_file(path):
         _import_adapter()
         opt = _read(file)
         ours = _check_names(opt)
-        if ours:
-            _advise(opt, found)
+        check_start(opt, found, ours)
+        data_sets = build_data_sets(opt, found)
         with _at('network_g'):
             network = _host('archs').build_network(opt['network_g'])
         losses = {slot: _loss(slot, option) for slot, option in _loss_slots(opt) if option['type'] in OUR_LOSSES}
-        _check_validation(opt, found)
+        _advise(opt, losses, found)
+        _check_validation(opt, data_sets, found)
         if 'train' in (opt.get('datasets') or {}):
-            _check_cost(opt, network, losses, found)
+            _check_cost(opt, network, losses, data_sets, found)
     return found
 
 
@@ -82,8 +84,7 @@ def _at(where):
         yield
     except Exception as error:
         kind = next((k for k in (ValueError, TypeError, ImportError, OSError) if isinstance(error, k)), None)
-        text = str(error) if kind else f'{type(error).__name__}: {error}'
-        raise (kind or ValueError)(f'{where}: {text}') from error
+        raise (kind or ValueError)(f'{where}: {reason_of(error)}') from error
 
 
 def _read(file):
@@ -94,6 +95,7 @@ def _read(file):
         for key in ('model_type', 'network_g'):
             if key not in opt:
                 raise ValueError(f'the key {key} is missing')
+        check_sections(opt)
     return opt
 
 
@@ -136,19 +138,43 @@ def _check_names(opt):
     return ours
 
 
-def _advise(opt, found):
-    version = importlib.import_module('nriqa_plugin.basicsr').VERSION
-    if version not in opt.values():
-        found.advice.append(
-            f'the line {PLUGIN_LINE!r} is missing: python -m basicsr.train will not find our types '
-            '(tools/train_basicsr.py does)'
-        )
+def _advise(opt, losses, found):
     host = opt['model_type']
-    if host != 'PerceptualModel' and any(option['type'] in OUR_LOSSES for _, option in _loss_slots(opt)):
-        found.advice.append(
-            f'model_type {host}: schedules count their own calls and start again after a resume, and a step whose '
-            f'gradients are not finite is not skipped; model_type: PerceptualModel with base_model: {host} does both'
-        )
+    if host != 'PerceptualModel':
+        if losses:
+            found.advice.append(
+                f'model_type {host}: schedules count their own calls and start again after a resume, and a step whose '
+                'gradients are not finite is not skipped; '
+                f'model_type: PerceptualModel with base_model: {host} does both'
+            )
+        return
+    trained = {name for loss in losses.values() for name in _trained_judges(loss)}
+    best = (opt.get('val') or {}).get('save_best') or []
+    for name in [best] if isinstance(best, str) else best:
+        for judge in sorted(trained & _judges_of_metric(_metrics(opt).get(name))):
+            found.advice.append(
+                f'val.save_best: {name} asks the judge {judge}, which a loss optimises: it is not held out, and the '
+                'best checkpoint may only be the one that games it best'
+            )
+
+
+def _trained_judges(loss):
+    """Names of the judges in a loss, those inside an ensemble too."""
+    for part in [term.loss for term in loss.terms if term.weight] if hasattr(loss, 'terms') else [loss]:
+        if hasattr(part, 'scorer'):
+            yield from _names_of(part.scorer)
+
+
+def _judges_of_metric(option):
+    """Names of the judges behind a validation metric, ours or the host's (``calculate_psnr``)."""
+    if option is None or option['type'] not in OUR_METRICS:
+        return {option['type'].removeprefix('calculate_')} if option else set()
+    with _at('val.metrics'):
+        return set(_names_of(importlib.import_module('nriqa_plugin.basicsr.validation').judge_of(option)))
+
+
+def _names_of(judge):
+    return [judge.name, *getattr(judge, 'shares', ())]
 
 
 def _loss(slot, option):
@@ -158,17 +184,16 @@ def _loss(slot, option):
         return loss
 
 
-def _check_validation(opt, found):
+def _check_validation(opt, data_sets, found):
     """Build every judge of ours as the training would and let it score a synthetic image."""
-    if not any(option['type'] in OUR_METRICS for option in _metrics(opt).values()):
-        return
     metrics, validation = (importlib.import_module(f'nriqa_plugin.basicsr.{m}') for m in ('metrics', 'validation'))
-    parsed = {'val': copy.deepcopy(opt['val']), 'is_train': 'train' in opt, 'dist': False}
+    val = {'metrics': None, **copy.deepcopy(opt.get('val') or {})}
+    parsed = {'val': val, 'is_train': 'train' in opt, 'dist': False}
     if opt['model_type'] == 'PerceptualModel':
         with _at('val'):
             validation.ValidationMixin().check_metrics(parsed)  # also fills in better
     rows = []
-    for name, option in parsed['val']['metrics'].items():
+    for name, option in (val['metrics'] or {}).items():
         if option['type'] not in OUR_METRICS:
             continue
         with _at(f'val.metrics.{name}'):
@@ -179,18 +204,41 @@ def _check_validation(opt, found):
                 pixels = (255 * image[0]).byte().permute(1, 2, 0).numpy()
                 arguments = {key: value for key, value in option.items() if key != 'type'}
                 getattr(metrics, option['type'])(pixels, pixels[::-1].copy(), **arguments)
+                found.problems += _strange_baselines(name, option, judge, data_sets)
         better = 'higher' if judge.higher_better or option['type'] == 'calculate_relative_gain' else 'lower'
         rows.append((name, option['type'], judge.name, better, judge.weights_hash(), 'ok'))
-    found.add('Validation', ('metric', 'type', 'judge', 'better', 'judge hash', 'state'), rows)
+    if rows:
+        found.add('Validation', ('metric', 'type', 'judge', 'better', 'judge hash', 'state'), rows)
 
 
-def _check_cost(opt, network, losses, found):
+def _strange_baselines(name, option, judge, data_sets):
+    """Messages about a baseline file of other images than those that will be validated."""
+    if option['type'] != 'calculate_relative_gain':
+        return
+    metrics, validation = (importlib.import_module(f'nriqa_plugin.basicsr.{m}') for m in ('metrics', 'validation'))
+    baseline = metrics.baseline_of(option['baseline'], judge)
+    for phase, images in validated_images(data_sets):
+        try:
+            validation.check_same_images(option['baseline'], baseline, images)
+        except ValueError as error:
+            yield f'val.metrics.{name} on datasets.{phase}: {error}'
+
+
+def _check_cost(opt, network, losses, data_sets, found):
     data = opt['datasets']['train']
     sizes = {}
     for key in ('gt_size', 'batch_size_per_gpu'):
         if key not in data:
             raise ValueError(f'datasets.train: the key {key} is missing')
         sizes[key] = check_number(f'datasets.train.{key}', data[key], low=1, integer=True)
+    if 'train' in data_sets:
+        ratio = check_number('datasets.train.dataset_enlarge_ratio', data.get('dataset_enlarge_ratio', 1))
+        images = len(data_sets['train']) * ratio
+        if images < sizes['batch_size_per_gpu']:
+            found.problems.append(
+                f'datasets.train: {images} images (dataset_enlarge_ratio included) are less than one batch of '
+                f'{sizes["batch_size_per_gpu"]}: the script would run for ever without a step'
+            )
     device = torch.device('cuda' if opt.get('num_gpu') != 0 and torch.cuda.is_available() else 'cpu')
     lq, gt = training_batch(sizes['batch_size_per_gpu'], sizes['gt_size'], opt.get('scale', 1), data.get('num_frame'))
     rows = measure_step(network.to(device), losses, lq.to(device), gt.to(device), found.problems)

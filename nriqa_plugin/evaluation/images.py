@@ -1,5 +1,6 @@
 """Image files: reading one, listing a folder, pairing results with their references."""
 
+import shlex
 import struct
 import zlib
 from pathlib import Path
@@ -73,7 +74,8 @@ def pair_images(folder, reference_folder, suffix=''):
 
     Raises:
         FileNotFoundError: a missing folder.
-        ValueError: an image or a reference that is left over, or that has two partners.
+        ValueError: an image or a reference that is left over, or that has two partners; when one suffix would pair
+            all images that are left over, it is named.
     """
     images, references = _by_stem(folder), _by_stem(reference_folder)
     pairs, taken = [], {}
@@ -88,10 +90,12 @@ def pair_images(folder, reference_folder, suffix=''):
     alone = [image.name for image in images.values() if image not in taken.values()]
     unused = [reference.name for stem, reference in references.items() if stem not in taken]
     if alone or unused:
+        ending = _common_ending([Path(name).stem for name in alone], references.keys() - taken.keys())
         raise ValueError(
             f'{folder} and {reference_folder} do not pair by name'
             f'{f" with the suffix {suffix!r}" if suffix else ""}: '
             f'{few(alone)} without a reference, {few(unused)} without an image'
+            f'{f"; they would pair with --suffix {shlex.quote(ending)}" if ending else ""}'
         )
     return pairs
 
@@ -121,6 +125,14 @@ def _partners(stem, suffix):
         yield stem + suffix
         if stem.endswith(suffix):
             yield stem[: -len(suffix)]
+
+
+def _common_ending(stems, references):
+    """The shortest ending that all ``stems`` share and without which each is one of ``references``; '' if none is."""
+    starts = [name for name in references if stems and stems[0].startswith(name)]
+    endings = [stems[0][len(name) :] for name in sorted(starts, key=len, reverse=True)]
+    fits = (e for e in endings if all(s.endswith(e) and s[: len(s) - len(e)] in references for s in stems))
+    return next(fits, '')
 
 
 def _bits_per_channel(image, path):

@@ -86,7 +86,7 @@ def write_report(path, title, methods, judges, lq=None, reference=None, crops=No
     html = environment.get_template('report.html.j2').render(
         title=title,
         version=__version__,
-        methods=[(method.name, *_series(i)) for i, method in enumerate(methods)],
+        methods=[(method.name, *_series(i), any(method.curve.values())) for i, method in enumerate(methods)],
         judges=[judge for judge in judges if any(judge.metric in method.scores for method in methods)],
         rows=[_row(method, methods, judges) for method in methods],
         # matplotlib escapes what it writes, and it is given numbers only.
@@ -138,20 +138,21 @@ def _check(methods, judges):
 
 
 def _row(method, methods, judges):
-    """Name and cells of one method: (score, gain or '', CSS class of the gain, is it the best)."""
+    """Name and cells of one method: (score, gain or '', CSS class of the gain, is it shown as the best)."""
     cells = []
     for judge in judges:
         scores = [other.scores[judge.metric] for other in methods if judge.metric in other.scores]
         if not scores:
             continue
         score, gain = method.scores.get(judge.metric), method.gains.get(judge.metric)
-        best = len(scores) > 1 and score == (max if judge.higher_better else min)(scores)
-        text = '' if score is None else _number(score, max(map(abs, scores)))
+        largest, best = max(map(abs, scores)), (max if judge.higher_better else min)(scores)
+        text = '' if score is None else _number(score, largest)
+        is_best = len(scores) > 1 and text == _number(best, largest)  # equal as shown is equal to the reader
         shown = '' if gain is None else f'{gain:+.2f}'
         if shown in ('+0.00', '-0.00'):
             shown = '0.00'
         tone = {'+': 'good', '-': 'bad'}.get(shown[:1], 'none')
-        cells.append((text, shown and _typeset(shown + ' %'), tone, best))
+        cells.append((text, shown and _typeset(shown + ' %'), tone, is_best))
     return method.name, cells
 
 
@@ -210,11 +211,11 @@ def _region(crop, images, lq, reference):
     """Everything the template shows of one crop: its frame on a thumbnail and a tile per picture."""
     shown = {name: group[crop.image] for name, group in images.items() if crop.image in group}
     if crop.image in reference:
-        shown['Ground truth'] = reference[crop.image]
+        shown = {'Ground truth': reference[crop.image], **shown}
     if not shown:
         raise unknown_name('image of a crop:', crop.image, {name for group in images.values() for name in group})
     check_same_size(crop.image, list(shown.values()))
-    whole = list(shown.values())[-1]
+    whole = reference.get(crop.image, list(shown.values())[-1])
     height, width = whole.shape[-2:]
     if crop.image in lq:
         enlarged = functional.interpolate(lq[crop.image][None], size=(height, width), mode='nearest')[0]

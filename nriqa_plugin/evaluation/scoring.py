@@ -1,6 +1,7 @@
 """Scoring a folder of images with judges, into a scores file that survives crashes."""
 
 import contextlib
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +16,16 @@ from nriqa_plugin.iqa import Scorer, create_scorer
 
 __all__ = ['read_scores', 'score_folder', 'score_row', 'write_scores']
 
+logger = logging.getLogger('nriqa_plugin')
+
 
 def score_folder(images, judges, out, references=None, device='auto', progress=True, suffix=''):
     """Score every image of a folder with every judge, into a scores file.
 
     Each image is decoded once and scored alone, so that memory does not grow with the folder. A row is on disk as
     soon as it is known: after a crash the same call goes on where it stopped. Rows of unchanged images are kept,
-    changed images are scored again, rows of metrics that are not asked for stay.
+    changed images are scored again, which a warning tells, rows of metrics that are not asked for stay. A file in
+    which no row would stay is of another run and is refused.
 
     Args:
         images (str | Path): folder of images, see :func:`~nriqa_plugin.evaluation.images.list_images`.
@@ -51,7 +55,8 @@ def score_folder(images, judges, out, references=None, device='auto', progress=T
         for name, (image, reference) in files.items():
             reference_hash = hashes[reference] if judge.needs_reference else ''
             todo[name, metric] = score_row(name, judge, float('nan'), hashes[image], reference_hash, judge_hash)
-    rows = _kept_rows(Path(out), todo, {name: hashes[pair[0]] for name, pair in files.items()})
+    image_hashes = {name: hashes[pair[0]] for name, pair in files.items()}
+    rows, outdated = _sort_rows(Path(out), todo, image_hashes)
     for row in rows:
         todo.pop((row.image, row.metric), None)
     # From here on the file is only appended to, line by line; a torn last line was left behind by this rewrite.
@@ -67,6 +72,7 @@ def score_folder(images, judges, out, references=None, device='auto', progress=T
                 rows.append(row)
             advance()
     write_scores(out, rows)
+    _tell_changes(out, outdated, image_hashes)
     return read_scores(out)
 
 
@@ -101,19 +107,22 @@ def _files(images, references, suffix):
     return files
 
 
-def _kept_rows(out, todo, image_hashes):
-    """The rows of an unfinished or older ``out`` that still hold.
+def _sort_rows(out, todo, image_hashes):
+    """The rows of an unfinished or older ``out``: those that still hold, and those to be made again.
 
     Raises:
-        ValueError: rows of other images, of another judge under the same name, or outdated ones that nobody renews.
+        ValueError: rows of other images, of another judge under the same name, outdated ones that nobody renews, or
+            not a single one that holds.
     """
     if not out.exists():
-        return []
+        return [], []
     rows = read_unfinished(out)
     strange = sorted({row.image for row in rows} - image_hashes.keys())
     if strange:
         raise ValueError(f'{out} is of another folder: it has {few(strange)} that are not there; choose another file')
-    kept = []
+    if rows and all(row.image_hash != image_hashes[row.image] for row in rows):
+        raise ValueError(f'{out} holds scores of other images under the same names; choose another file or delete it')
+    kept, outdated = [], []
     for row in rows:
         new = todo.get((row.image, row.metric))
         if new is None and row.image_hash != image_hashes[row.image]:
@@ -122,9 +131,23 @@ def _kept_rows(out, todo, image_hashes):
         if new and (row.judge_hash, row.higher_better) != (new.judge_hash, new.higher_better):
             raise ValueError(f'{out} holds {row.metric} by another judge ({row.judge_hash}, now {new.judge_hash}); '
                              'choose another file')  # fmt: skip
-        if new is None or (row.image_hash, row.reference_hash) == (new.image_hash, new.reference_hash):
-            kept.append(row)
-    return kept
+        same = new is None or (row.image_hash, row.reference_hash) == (new.image_hash, new.reference_hash)
+        (kept if same else outdated).append(row)
+    if outdated and not kept:
+        raise ValueError(f'{out} holds scores of other images or references under the same names; '
+                         'choose another file or delete it')  # fmt: skip
+    return kept, outdated
+
+
+def _tell_changes(out, outdated, image_hashes):
+    count = len({row.image for row in outdated})
+    if count:
+        one = count == 1
+        what = 'image' if one else 'images'
+        if any(row.image_hash == image_hashes[row.image] for row in outdated):
+            what += ' or its reference' if one else ' or their references'
+        again = 'was scored again' if one else 'were scored again'
+        logger.warning(f'{count} {what} had changed since {out} was written and {again}')
 
 
 # no_grad, not inference_mode: a constant that a judge caches here must still be usable in a training loss.
