@@ -89,6 +89,20 @@ def _yaml_float(number):
     return f'{mantissa}0e{exponent}' if mantissa.endswith('.') else f'{mantissa}e{exponent}'
 
 
+class in_place:
+    """Prefix the message of ``ValueError`` and ``TypeError`` with where it happened."""
+
+    def __init__(self, where):
+        self.where = where
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if kind in (ValueError, TypeError, ImportError, FileNotFoundError):
+            raise kind(f'{self.where}: {error}') from error
+
+
 def check_images(name, images, channels=3, min_side=1, dims=(4,), needed_by='this judge'):
     """Check type, dimensions, channel count and size of a batch of images, without reading its values.
 

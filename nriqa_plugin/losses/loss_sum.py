@@ -6,13 +6,22 @@ import logging
 import torch
 from torch import nn
 
-from nriqa_plugin.checks import check_flag, check_keys, check_number, checks_options, import_dotted, unknown_name
+from nriqa_plugin.checks import (
+    check_flag,
+    check_keys,
+    check_number,
+    checks_options,
+    import_dotted,
+    in_place,
+    unknown_name,
+)
 from nriqa_plugin.losses.colour_loss import ColourLoss
 from nriqa_plugin.losses.iqa_loss import WARN_EVERY, FRIQALoss, IQALoss, NRIQALoss
 from nriqa_plugin.losses.pixel_loss import CharbonnierLoss
 from nriqa_plugin.losses.smoothness import TVLoss
 from nriqa_plugin.losses.space import Space
 from nriqa_plugin.losses.table_weights import is_paper, paper_weight
+from nriqa_plugin.losses.term import Term, check_takes_target
 from nriqa_plugin.losses.vgg_loss import VGGLoss
 
 OWN_LOSSES = {
@@ -24,7 +33,6 @@ OWN_LOSSES = {
 }
 PLAIN_LOSSES = {'L1Loss': nn.L1Loss, 'MSELoss': nn.MSELoss, 'CharbonnierLoss': CharbonnierLoss}
 SCHEDULE = ('start_iter', 'stop_iter', 'warmup_iter', 'every')
-NOT_A_TARGET = ('weight', 'mask', 'target_is_real', 'is_disc')
 
 logger = logging.getLogger('nriqa_plugin')
 
@@ -243,60 +251,6 @@ def check_slot(slot, loss):
         )
     if slot == 'pixel' and isinstance(loss, LossPair):
         raise ValueError('the pixel slot wants one number, LossPair gives a pair: write type: LossSum there')
-
-
-class Term(nn.Module):
-    """One term of a :class:`LossSum`: a loss, its weight and its schedule."""
-
-    def __init__(self, name, loss, weight, where, start_iter=0, stop_iter=None, warmup_iter=0, every=1):
-        super().__init__()
-        self.name, self.loss, self.weight = name, loss, weight
-        self.start_iter = check_number(f'{where}.start_iter', start_iter, low=0, integer=True)
-        self.warmup_iter = check_number(f'{where}.warmup_iter', warmup_iter, low=0, integer=True)
-        self.every = check_number(f'{where}.every', every, low=1, integer=True)
-        self.stop_iter = stop_iter
-        if stop_iter is not None:
-            check_number(f'{where}.stop_iter', stop_iter, low=start_iter + 1, integer=True)
-        self.register_buffer('dropped', torch.zeros((), dtype=torch.long), persistent=False)
-
-    @property
-    def scheduled(self):
-        """Whether the weight depends on the iteration."""
-        return bool(self.start_iter or self.stop_iter or self.warmup_iter or self.every > 1)
-
-    def weight_at(self, iteration):
-        """The weight at an iteration (starting at 1); 0 while the term is asleep."""
-        age = iteration - self.start_iter
-        if age < 1 or (self.stop_iter is not None and iteration > self.stop_iter) or iteration % self.every:
-            return 0.0
-        return self.weight * min(1.0, age / self.warmup_iter) if self.warmup_iter else self.weight
-
-
-def check_takes_target(loss):
-    """Refuse a loss whose second argument is not the ground truth (``WeightedTVLoss``, ``GANLoss``).
-
-    Raises:
-        ValueError: naming the argument.
-    """
-    function = loss.forward if isinstance(loss, nn.Module) else loss
-    names = list(inspect.signature(function).parameters)
-    if len(names) < 2 or names[1] in NOT_A_TARGET:
-        got = names[1] if len(names) > 1 else 'no second argument'
-        raise ValueError(f'a term is called as loss(pred, target), but here the second argument is {got!r}')
-
-
-class in_place:
-    """Prefix the message of ``ValueError`` and ``TypeError`` with where it happened."""
-
-    def __init__(self, where):
-        self.where = where
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if kind in (ValueError, TypeError, ImportError, FileNotFoundError):
-            raise kind(f'{self.where}: {error}') from error
 
 
 def _default_name(type_name, loss):
