@@ -53,13 +53,19 @@ def slug(name):
 
 
 def results_of(out, name):
-    """The images of a training's last whole validation, under the names of their ground truths."""
+    """The images of a training's last whole validation, under the names of their ground truths.
+
+    Raises:
+        ValueError: it ended before its first validation.
+    """
     folder, experiment = out / 'results' / name, out / 'experiments' / name
     folder.mkdir(parents=True, exist_ok=True)
     finished = {iteration for points in curve_of(out, name).values() for iteration, _ in points}
     for path in list_images(out / 'data' / 'val' / 'LR'):
         saved = (experiment / 'visualization' / path.stem).glob(f'{path.stem}_*.png')
         by_iteration = {int(file.stem.rpartition('_')[2]): file for file in saved}
+        if not by_iteration:
+            raise ValueError(f'the training {name} ended before its first validation: no image in {experiment}')
         last = max(finished or by_iteration)  # the stock model keeps no record of its validations
         (folder / path.name).write_bytes(by_iteration[last].read_bytes())
     return folder

@@ -240,6 +240,13 @@ def test_a_half_written_checkpoint_never_replaces_a_good_one(tmp_path, monkeypat
     assert (models / 'net_g_5.pth').read_bytes() == good
     assert not list(models.glob('.partial*'))
 
+    def no_permission(obj, path, *args, **kwargs):
+        raise PermissionError(path)
+
+    monkeypatch.setattr(torch, 'save', no_permission)
+    with pytest.raises(OSError, match='no checkpoint could be written to'):
+        model.save_network(model.net_g, 'net_g', 7)
+
 
 def test_weights_that_would_run_code_are_refused(tmp_path):
     torch.save({'params': Malicious()}, tmp_path / 'evil.pth')
@@ -283,6 +290,8 @@ def test_single_losses_train_in_the_pixel_slot_and_are_refused_where_a_pair_is_w
         assert np.isfinite(log['l_pix'])
     with pytest.raises(ValueError, match=r'perceptual slot wants the pair.*NRIQALoss gives one number.*LossPair'):
         build_model(options(tmp_path, train={'perceptual_opt': single}))
+    with pytest.raises(ValueError, match=r'perceptual slot wants the pair.*TVLoss gives one number'):
+        build_model(options(tmp_path, train={'perceptual_opt': {'type': 'TVLoss'}}))
     with pytest.raises(ValueError, match=r'pixel slot wants one number, LossPair gives a pair'):
         build_model(options(tmp_path, train={'pixel_opt': {'type': 'LossPair', 'terms': TERMS}}))
 

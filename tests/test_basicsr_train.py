@@ -28,7 +28,7 @@ STOCK = [sys.executable, '-m', 'basicsr.train']
 OURS = [sys.executable, str(ROOT / 'tools' / 'train_basicsr.py')]
 
 
-def write_options(folder, name, plugin_line=True, **more):
+def write_options(folder, name, plugin_line=True, ema_decay=0.9, **more):
     """One image and batch 1, for BasicSR replays the epoch after a resume; all else that is random is there.
 
     Drop path draws from torch's generator, crop and flips from python's, our views from (seed, iteration, rank), and the
@@ -65,7 +65,7 @@ def write_options(folder, name, plugin_line=True, **more):
             'pretrain_network_g': str(folder / 'bare.pth'), 'param_key_g': None,
         },
         'train': {
-            'ema_decay': 0.9, 'total_iter': STEPS, 'warmup_iter': -1, 'clip_grad_norm': 5.0,
+            'ema_decay': ema_decay, 'total_iter': STEPS, 'warmup_iter': -1, 'clip_grad_norm': 5.0,
             'optim_g': {'type': 'Adam', 'lr': 0.01}, 'scheduler': {'type': 'MultiStepLR', 'milestones': [3], 'gamma': 0.5},
             'pixel_opt': {'type': 'LossSum', 'terms': terms},
         },
@@ -146,8 +146,10 @@ def test_our_launcher_needs_no_plugin_line_and_names_a_wrong_option(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_on_cpus_train_through_gloo_and_resume_with_their_own_random_numbers(tmp_path):
-    option = write_options(tmp_path, 'dist', plugin_line=False)
+@pytest.mark.parametrize('ema_decay', [0.9, 0])
+def test_two_processes_on_cpus_train_through_gloo_and_resume_with_their_own_random_numbers(tmp_path, ema_decay):
+    """Without a moving average rank 0 validates the distributed network itself, whose buffers the ranks share."""
+    option = write_options(tmp_path, 'dist', plugin_line=False, ema_decay=ema_decay)
     torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', OURS[1]]
     result = run(torchrun, tmp_path, option, '--launcher', 'pytorch')
     assert result.returncode == 0, result.stdout + result.stderr

@@ -22,6 +22,14 @@ def test_a_wrong_name_shows_the_closest_ones():
         create_scorer(5)
 
 
+def test_options_beside_a_judge_that_is_already_built_are_refused():
+    judge = Brightness()
+    assert create_scorer(judge) is judge
+    for given in ({'crop_border': 4}, {'weights': 'w.pth'}, {'gain': 2.0}):
+        with pytest.raises(ValueError, match='the judge brightness is already built'):
+            create_scorer(judge, **given)
+
+
 def test_a_dotted_path_builds_a_custom_judge_with_options():
     judge = create_scorer('tests.judges:Darkness', gain=3.0)
     assert judge(torch.full((2, 3, 8, 8), 0.5)).tolist() == [1.5, 1.5]

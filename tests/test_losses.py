@@ -255,6 +255,13 @@ def test_schedules_that_count_calls_are_warned_about_once(plugin_log):
     assert plugin_log.text.count("schedules of ['tinynet'] count calls and start anew") == 2
 
 
+def test_a_sum_called_without_gradients_before_training_is_not_asleep():
+    pred, target = images(1, 3, 8, 8), images(1, 3, 8, 8, seed=1)
+    with torch.no_grad():
+        value = LossSum([{'type': 'MSELoss', 'weight': 2.0}])(pred, target)
+    assert value.item() == pytest.approx(2 * nn.functional.mse_loss(pred, target).item())
+
+
 def test_a_sum_whose_terms_all_sleep_still_has_a_gradient_of_zero():
     loss = LossSum([{'type': 'MSELoss', 'weight': 1.0, 'start_iter': 100}])
     value, grad = gradient(loss, images(1, 3, 8, 8), images(1, 3, 8, 8, seed=1))

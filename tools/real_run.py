@@ -180,7 +180,12 @@ def main():
 
 def report(data, out, notes):
     """Score the Set5 results of all runs, print the relative gains and write the HTML report."""
-    folders = {'pretrained': results_of(out, 'start')} | {name: results_of(out, slug(name)) for name in runs(data)}
+    folders = {'pretrained': results_of(out, 'start')}
+    for name in runs(data):
+        try:
+            folders[name] = results_of(out, slug(name))
+        except ValueError as error:
+            notes.append(str(error))
     files = {name: out / 'scores' / f'{slug(name)}.csv' for name in folders}
     for name, folder in folders.items():
         files[name].unlink(missing_ok=True)

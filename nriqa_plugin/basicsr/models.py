@@ -137,18 +137,18 @@ class PerceptualMixin(ValidationMixin):
         super().load_network(net, load_path, strict, param_key)
 
     def save_network(self, net, net_label, current_iter, param_key='params'):
-        with self._renamed_when_complete('models'):
+        with self._renamed_when_complete('models', expected=True):
             super().save_network(net, net_label, current_iter, param_key)
 
     def save_training_state(self, epoch, current_iter):
         for loss in self.own_losses.values():
             loss.report_counts()
         self.resume_state.gather_random()
-        with self._renamed_when_complete('training_states'):
+        with self._renamed_when_complete('training_states', expected=current_iter != -1):  # -1: the host saves none
             super().save_training_state(epoch, current_iter)
 
     @contextlib.contextmanager
-    def _renamed_when_complete(self, key):
+    def _renamed_when_complete(self, key, expected):
         """Let the host write into a hidden folder, then rename: a killed run leaves no half checkpoint."""
         folder = self.opt['path'][key]
         partial = os.path.join(folder, f'.partial_{self.opt["rank"]}')
@@ -157,6 +157,8 @@ class PerceptualMixin(ValidationMixin):
         self.opt['path'][key] = partial
         try:
             yield
+            if expected and self.opt['rank'] == 0 and not os.listdir(partial):
+                raise OSError(f'no checkpoint could be written to {folder} (permissions, disk full?)')
             for name in os.listdir(partial):
                 if not zipfile.is_zipfile(os.path.join(partial, name)):  # the host goes on after a failed write
                     raise OSError(f'{name} could not be written to {folder} (disk full?); the earlier file is kept')

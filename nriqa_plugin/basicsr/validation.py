@@ -81,7 +81,7 @@ class ValidationMixin:
         """The host's validation, without a trace in the random generators."""
         if self.is_train:  # the host's counter has run one too far when it validates at the end
             current_iter = min(current_iter, int(self.opt['train'].get('total_iter', current_iter)))
-        with unchanged_random(), self._start_baseline(dataloader), self._recorded(GAIN) as record:
+        with unchanged_random(), self._unwrapped(), self._start_baseline(dataloader), self._recorded(GAIN) as record:
             self._check_known_images(dataloader.dataset)
             self._prepare_video(dataloader.dataset)
             with self._named_image(dataloader.dataset):
@@ -92,6 +92,15 @@ class ValidationMixin:
                     check_same_images(option['baseline'], metrics.baseline_of(option['baseline'], judge), record[judge])
         if self.is_train and self.opt['rank'] == 0:
             self._keep_best(dataloader.dataset.opt['name'], current_iter)
+
+    @contextlib.contextmanager
+    def _unwrapped(self):
+        """Validate the bare network: in the distributed one ranks share buffers at every call, but only rank 0 calls."""
+        wrapped, self.net_g = self.net_g, self.get_bare_model(self.net_g)
+        try:
+            yield
+        finally:
+            self.net_g = wrapped
 
     def _check_known_images(self, dataset):
         """Find a baseline of other images before scoring, where the data set lists its files."""

@@ -96,7 +96,9 @@ def _downloaded(net):
 
     model, file, _ = BACKBONES[net]
     try:
-        return torchvision.models.get_model_weights(model).IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+        return torchvision.models.get_model_weights(model).IMAGENET1K_V1.get_state_dict(
+            progress=False, check_hash=True, weights_only=True
+        )
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise RuntimeError(
             f'the judge lpips needs the backbone {file}, which torchvision could not download ({error}); get the file '

@@ -235,6 +235,8 @@ def create_scorer(name, weights=None, crop_border=0, **options):
         ImportError: the judge needs a package that is not installed (the message names the extra).
     """
     if isinstance(name, Scorer):
+        if weights is not None or crop_border or options:
+            raise ValueError(f'the judge {name.name} is already built: weights and options cannot be given with it')
         return name
     if not isinstance(name, str):
         raise TypeError(f'a judge is named by a string, got {name!r}')

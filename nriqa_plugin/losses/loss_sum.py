@@ -16,7 +16,7 @@ from nriqa_plugin.checks import (
     unknown_name,
 )
 from nriqa_plugin.losses.colour_loss import ColourLoss
-from nriqa_plugin.losses.iqa_loss import WARN_EVERY, FRIQALoss, IQALoss, NRIQALoss
+from nriqa_plugin.losses.iqa_loss import WARN_EVERY, FRIQALoss, NRIQALoss
 from nriqa_plugin.losses.pixel_loss import CharbonnierLoss
 from nriqa_plugin.losses.smoothness import TVLoss
 from nriqa_plugin.losses.space import Space
@@ -55,7 +55,7 @@ class LossSum(nn.Module):
         grad_norms (bool): keep the norm of each term's weighted gradient with respect to ``pred``.
 
     A non-finite term or a term with a non-finite gradient is dropped, counted in ``dropped`` and named in a warning;
-    with ``nonfinite = 'propagate'`` (set by our training models, which skip the whole step) it is only counted.
+    with ``nonfinite = 'propagate'`` (set by our training models, which skip the optimizer's step) it is only counted.
 
     Raises:
         ValueError, TypeError: at construction, naming the term and the option.
@@ -152,7 +152,7 @@ class LossSum(nn.Module):
         self.values, self.grad_norms = {}, {}
         contributions = []
         for term in self.terms:
-            weight = term.weight_at(self.iteration)
+            weight = term.weight_at(max(1, self.iteration))  # 0: called without gradients before any training
             if weight == 0:
                 continue
             with in_place(f'term {term.name!r}'):
@@ -244,7 +244,8 @@ def check_slot(slot, loss):
     Raises:
         ValueError: saying what to write instead.
     """
-    if slot == 'perceptual' and isinstance(loss, (IQALoss, LossSum)) and not isinstance(loss, LossPair):
+    ours = (*OWN_LOSSES.values(), LossSum)
+    if slot == 'perceptual' and isinstance(loss, ours) and not isinstance(loss, LossPair):
         raise ValueError(
             f'the perceptual slot wants the pair (perceptual, style), {type(loss).__name__} gives one number: '
             'write {type: LossPair, terms: [...]} there'

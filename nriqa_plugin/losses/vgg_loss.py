@@ -224,7 +224,7 @@ def _filled(backbone, depth, weights):
 
 def _downloaded(backbone, origin, file):
     try:
-        return origin.get_state_dict(progress=False, check_hash=True)
+        return origin.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise RuntimeError(
             f'VGGLoss needs the backbone {backbone} ({file}), which torchvision could not download ({error}); get the '
