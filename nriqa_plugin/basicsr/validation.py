@@ -95,7 +95,7 @@ class ValidationMixin:
 
     @contextlib.contextmanager
     def _unwrapped(self):
-        """Validate the bare network: in the distributed one ranks share buffers at every call, but only rank 0 calls."""
+        """Validate the bare network: the distributed one shares buffers at every call, but only rank 0 calls."""
         wrapped, self.net_g = self.net_g, self.get_bare_model(self.net_g)
         try:
             yield
