@@ -383,7 +383,7 @@ def test_the_mean_of_per_image_gains_is_equation_1_of_the_means(tmp_path):
 @pytest.mark.parametrize(
     ('metric', 'option', 'message'),
     [
-        ('calculate_iqa', {}, "the option 'metric' names the judge and is missing"),
+        ('calculate_iqa', {}, 'give one judge as metric or several as ensemble, got neither'),
         ('calculate_iqa', {'metric': 'niqee'}, "'niqee'. Did you mean 'niqe'"),
         ('calculate_iqa', {'metric': 'tests.judges:Darkness'}, "darkness lower is better; write 'better: lower'"),
         ('calculate_iqa', {'metric': 'tests.judges:Distance', 'better': 'lower'}, 'needs a reference'),

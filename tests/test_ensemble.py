@@ -311,3 +311,34 @@ def test_a_score_outside_an_approximate_range_stays_outside():
     value, grad = gradient(judge, torch.full((1, 3, 8, 8), 0.8))
     assert value.item() == pytest.approx(1.2)
     assert torch.allclose(grad, torch.full_like(grad, 1.5 / grad.numel()))
+
+
+def test_a_loss_takes_the_ensemble_in_its_option_file_form():
+    """``ensemble: [{a: 1.0}, {b: 8.0}]`` in a term is the judge of the same name and hash."""
+    pred = images(2, 3, 16, 16)
+    loss = LossSum([{'type': 'NRIQALoss', 'ensemble': two(), 'weight': 0.5}])
+    assert [term.name for term in loss.terms] == ['ensemble']
+    expected = NRIQALoss('ensemble', options={'judges': two()})
+    value, grad = gradient(loss, pred)
+    wanted, wanted_grad = gradient(expected, pred)
+    assert value.item() == pytest.approx(0.5 * wanted.item(), rel=1e-6)
+    assert torch.allclose(grad, 0.5 * wanted_grad, rtol=1e-5, atol=1e-12)
+    assert value.item() == pytest.approx(-0.5 * by_hand(pred).mean().item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({}, 'give one judge as metric or several as ensemble, got neither'),
+        ({'metric': 'niqe', 'ensemble': two()}, "got metric 'niqe' and ensemble"),
+        ({'ensemble': two(), 'weights': 'a.pth'}, 'its judges have weights and options of their own'),
+        ({'ensemble': two(), 'options': {'judges': two()}}, 'its judges have weights and options of their own'),
+        ({'ensemble': []}, 'at least two'),
+        ({'ensemble': [two()[0], two()[0]]}, "judge 'tinynet' is named twice"),
+        ({'ensemble': [two()[0], {'tests.judges:Distance': 1.0}]}, 'do not mix'),
+        ({'ensemble': [two()[0], {'psnr': 1.0}]}, 'no finite range'),
+    ],
+)
+def test_an_ensemble_that_cannot_be_one_judge_is_refused_by_the_loss(options, message):
+    with pytest.raises(ValueError, match=message):
+        NRIQALoss(**options)

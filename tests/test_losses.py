@@ -491,3 +491,33 @@ def test_grey_images_and_small_images_are_refused_in_training():
         loss(images(1, 3, 7, 16))
     with pytest.raises(ValueError, match='crop: 32 px is larger than the images'):
         NRIQALoss(TinyNet(), crop=32)(images(1, 3, 16, 16))
+
+
+def test_terms_by_name_are_the_terms_of_a_list():
+    terms = [{'type': 'L1Loss', 'weight': 1.0}, {'type': 'FRIQALoss', 'metric': 'tests.judges:Distance', 'weight': 2.0}]
+    pred, target = images(1, 3, 8, 8), images(1, 3, 8, 8, seed=1)
+    named = LossSum(dict(zip(('pixel', 'judge'), terms, strict=True)))
+    assert gradient(named, pred, target)[0] == gradient(LossSum(terms), pred, target)[0]
+    assert list(named.values) == ['pixel', 'judge']
+
+
+def test_a_term_of_none_is_left_out():
+    """So that ``--force_yml train:pixel_opt:terms:lpips=none`` or an inheriting config takes a term away."""
+    loss = LossSum({'pixel': {'type': 'L1Loss', 'weight': 1.0}, 'judge': None})
+    assert [term.name for term in loss.terms] == ['pixel']
+
+
+@pytest.mark.parametrize(
+    ('terms', 'message'),
+    [
+        ({}, 'non-empty'),
+        ({'pixel': None}, 'non-empty'),
+        ('L1Loss', 'terms must be a non-empty list'),
+        ({'pixel': {'type': 'L1Loss'}}, r"terms\.pixel must be a mapping with 'type' and 'weight'"),
+        ({'pixel': {'type': 'L1Los', 'weight': 1.0}}, r'terms\.pixel \(L1Los\): unknown loss type'),
+        ({'pixel': {'type': 'L1Loss', 'weight': 1.0, 'name': 'l1'}}, "the key 'pixel' is the name of this term"),
+    ],
+)
+def test_terms_that_cannot_be_summed_are_refused_with_their_place(terms, message):
+    with pytest.raises(ValueError, match=message):
+        LossSum(terms)

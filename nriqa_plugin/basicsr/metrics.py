@@ -9,11 +9,12 @@ import json
 
 import torch
 
-from nriqa_plugin.checks import check_file, check_keys
+from nriqa_plugin.checks import check_file, check_keys, in_place
 from nriqa_plugin.evaluation.relative_gain import read_baseline
 from nriqa_plugin.iqa import create_scorer
+from nriqa_plugin.iqa.ensemble import one_judge
 
-JUDGE_KEYS = ('metric', 'weights', 'options', 'crop_border', 'device', 'better')
+JUDGE_KEYS = ('metric', 'ensemble', 'weights', 'options', 'crop_border', 'device', 'better')
 _listeners = []  # see listening
 
 
@@ -23,9 +24,10 @@ def calculate_iqa(img, img2=None, **option):
     Args:
         img (ndarray): 8-bit BGR ``(H, W, 3)``.
         img2 (ndarray | None): ground truth of the same shape, for full-reference judges.
-        option: ``metric`` (name of the judge), ``weights`` (local file), ``options`` (of the judge), ``crop_border``
-            (px cut off each side first), ``device`` (``auto`` takes a GPU if there is one), ``better``
-            (``lower`` or ``higher``; must be the judge's direction, which BasicSR needs for its best value).
+        option: ``metric`` (name of the judge) or ``ensemble`` (several as one), ``weights`` (local file), ``options``
+            (of the judge), ``crop_border`` (px cut off each side first), ``device`` (``auto`` takes a GPU if there is
+            one), ``better`` (``lower`` or ``higher``; must be the judge's direction, which BasicSR needs for its best
+            value).
 
     Returns:
         float: in the judge's native units.
@@ -78,14 +80,14 @@ def judge_keys(option):
 def judge_of(owner, option):
     """The judge that a metric's options describe, built once and kept on its device."""
     check_keys(owner, option, JUDGE_KEYS)
-    if 'metric' not in option:
-        raise ValueError(f"{owner}: the option 'metric' names the judge and is missing")
+    with in_place(owner):
+        metric, weights, options = one_judge(*(option.get(key) for key in ('metric', 'weights', 'options', 'ensemble')))
     device = option.get('device', 'auto')
     if device == 'auto':
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
     # The border is the judge's own option: scores with another border come from another judge, also by its hash.
-    given = {'crop_border': option.get('crop_border', 0), **(option.get('options') or {})}
-    scorer = _judge(option['metric'], option.get('weights'), json.dumps(given), device)
+    given = {'crop_border': option.get('crop_border', 0), **options}
+    scorer = _judge(metric, weights, json.dumps(given), device)
     direction = 'higher' if scorer.higher_better else 'lower'
     if owner == 'calculate_iqa' and option.get('better', 'higher') != direction:
         raise ValueError(f"calculate_iqa: for {scorer.name} {direction} is better; write 'better: {direction}'")

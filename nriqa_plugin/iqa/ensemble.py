@@ -83,6 +83,31 @@ class Ensemble(Scorer):
         return f'{super().extra_repr()}, shares {self.shares}'
 
 
+def one_judge(metric=None, weights=None, options=None, ensemble=None):
+    """What :func:`create_scorer` builds for an option file's ``metric`` or, instead, its ``ensemble``.
+
+    Args:
+        metric, weights, options: of one judge.
+        ensemble (list[dict] | None): several judges as one, as ``judges`` of :class:`Ensemble`.
+
+    Returns:
+        tuple[str, str | None, dict]: metric, weights and options.
+
+    Raises:
+        ValueError: none or both of ``metric`` and ``ensemble``; weights beside ``ensemble``, whose judges have
+            their own.
+    """
+    if (metric is None) == (ensemble is None):
+        got = 'neither' if metric is None else f'metric {metric!r} and ensemble {ensemble!r}'
+        raise ValueError(f'give one judge as metric or several as ensemble, got {got}')
+    options = dict(options or {})
+    if ensemble is None:
+        return metric, weights, options
+    if weights is not None or 'judges' in options:
+        raise ValueError('ensemble: its judges have weights and options of their own; give them there, not beside it')
+    return 'ensemble', None, {**options, 'judges': ensemble}
+
+
 def _entry(where, entry):
     """One judge's options in the long form, checked."""
     if not isinstance(entry, dict) or not entry:

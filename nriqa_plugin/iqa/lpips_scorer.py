@@ -1,6 +1,5 @@
 """LPIPS: distance between deep features of an image and its reference, through the package ``lpips``."""
 
-import http.client
 import warnings
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 from torch import nn
 
 from nriqa_plugin.checks import check_choice, fill_weights, import_extra, load_weights
+from nriqa_plugin.iqa.backbones import imagenet_state
 from nriqa_plugin.iqa.scorer import Scorer
 
 # net -> (torchvision's model, its file, shortest side in px that its pooling layers leave something of)
@@ -73,15 +73,8 @@ def _fill_linear_layers(package, net, network):
 
 
 def _fill_backbone(net, network, weights):
-    model, file, _ = BACKBONES[net]
-    state = _downloaded(net) if weights is None else load_weights('weights', weights)
-    if isinstance(state, dict):
-        # The classifier is not used; anything else that does not fit must be reported.
-        state = {
-            key: value.float() if isinstance(value, torch.Tensor) else value
-            for key, value in state.items()
-            if not str(key).startswith('classifier.')
-        }
+    model = BACKBONES[net][0]
+    state, file = imagenet_state('the judge lpips', model, weights)
     # The slices of lpips keep torchvision's layer numbers, so joined again they have torchvision's key names.
     layers = {name: layer for part in network.net.children() for name, layer in part.named_children()}
     backbone = nn.ModuleDict({'features': nn.ModuleDict(layers)})
@@ -89,18 +82,3 @@ def _fill_backbone(net, network, weights):
         fill_weights('weights', weights or file, backbone, state)
     except ValueError as error:
         raise ValueError(f"{error}. The judge lpips with net {net!r} wants torchvision's {model} ({file})") from error
-
-
-def _downloaded(net):
-    import torchvision
-
-    model, file, _ = BACKBONES[net]
-    try:
-        return torchvision.models.get_model_weights(model).IMAGENET1K_V1.get_state_dict(
-            progress=False, check_hash=True, weights_only=True
-        )
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
-        raise RuntimeError(
-            f'the judge lpips needs the backbone {file}, which torchvision could not download ({error}); get the file '
-            'elsewhere and give its path with the option weights'
-        ) from error

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint as activation_checkpoint
 
 from nriqa_plugin.checks import check_choice, check_flag, check_number, check_unit_range, checks_options
 from nriqa_plugin.iqa import create_scorer
+from nriqa_plugin.iqa.ensemble import one_judge
 from nriqa_plugin.losses.space import Space
 from nriqa_plugin.losses.views import clamp_keeping_gradient, random_change, random_crops, step_generator
 
@@ -26,7 +27,9 @@ class IQALoss(nn.Module):
     images. Weights in option files are therefore positive.
 
     Args:
-        metric (str | Scorer): a judge as :func:`nriqa_plugin.iqa.create_scorer` names it.
+        metric (str | Scorer | None): a judge as :func:`nriqa_plugin.iqa.create_scorer` names it.
+        ensemble (list[dict] | None): instead of ``metric``, several judges as one, see
+            :class:`nriqa_plugin.iqa.ensemble.Ensemble`: ``[{musiq: 1.0}, {nima: 8.0}]``.
         weights (str | None): the judge's local weights file.
         options (dict | None): further options of the judge.
         loss_weight (float): factor >= 0; inside ``LossSum`` use the term's ``weight`` instead.
@@ -54,7 +57,7 @@ class IQALoss(nn.Module):
 
     def __init__(
         self,
-        metric,
+        metric=None,
         weights=None,
         options=None,
         loss_weight=1.0,
@@ -69,6 +72,7 @@ class IQALoss(nn.Module):
         probe=True,
         seed=0,
         space=None,
+        ensemble=None,
     ):
         super().__init__()
         self.loss_weight = check_number('loss_weight', loss_weight, low=0)
@@ -84,7 +88,8 @@ class IQALoss(nn.Module):
         self.bf16 = check_choice('precision', precision, ('fp32', 'bf16')) == 'bf16'
         self.seed = check_number('seed', seed, integer=True)
         self.space = Space(space)
-        self.scorer = create_scorer(metric, weights, **(options or {}))
+        metric, weights, options = one_judge(metric, weights, options, ensemble)
+        self.scorer = create_scorer(metric, weights, **options)
         self._check_scorer()
         if check_flag('probe', probe):
             probe_gradient(self.scorer)

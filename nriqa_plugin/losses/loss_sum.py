@@ -42,10 +42,12 @@ class LossSum(nn.Module):
     """``sum_i w_i(iteration) * L_i(pred, target)`` as one tensor, with every term known by name.
 
     Args:
-        terms (list[dict]): each ``{type, weight, name?, start_iter?, stop_iter?, warmup_iter?, every?, ...}``; the
-            remaining keys go to the loss. ``type`` is one of ours, a framework's registered loss (through the
-            adapters), or ``package.module:factory``. ``weight`` >= 0 says how much the term matters; direction is
-            handled inside the losses; the text ``paper`` takes a judge's published weight, see
+        terms (list[dict] | dict[str, dict | None]): each ``{type, weight, name?, start_iter?, stop_iter?,
+            warmup_iter?, every?, ...}``; the remaining keys go to the loss. As a mapping every key is the name of a
+            term, so that one option of one term can be overridden from outside (``--force_yml``, inherited
+            configs), and a term of ``None`` is left out. ``type`` is one of ours, a framework's registered loss
+            (through the adapters), or ``package.module:factory``. ``weight`` >= 0 says how much the term matters;
+            direction is handled inside the losses; the text ``paper`` takes a judge's published weight, see
             :func:`nriqa_plugin.losses.table_weights.table_weight`. A term acts after ``start_iter`` and up to
             ``stop_iter`` iterations, its weight rises linearly over ``warmup_iter`` iterations, and with ``every: n``
             it is scored at the iterations that n divides (not rescaled). ``name`` defaults to the judge's name or the
@@ -63,14 +65,13 @@ class LossSum(nn.Module):
 
     def __init__(self, terms, space=None, grad_norms=False):
         super().__init__()
-        if not isinstance(terms, (list, tuple)) or not terms:
-            raise ValueError(f'terms must be a non-empty list of {{type, weight, ...}}, got {terms!r}')
+        terms = _placed(terms)
         self.space = Space(space)
         self.grad_norms_wanted = check_flag('grad_norms', grad_norms)
         self.nonfinite = 'drop'
         self.iteration = 0
         self.counts_itself = True
-        self.terms = nn.ModuleList(self._build_term(i, term) for i, term in enumerate(terms))
+        self.terms = nn.ModuleList(self._build_term(where, name, term) for where, name, term in terms)
         names = [term.name for term in self.terms]
         for name in names:
             if names.count(name) > 1:
@@ -88,8 +89,7 @@ class LossSum(nn.Module):
             raise unknown_name('loss type', type_name, known)
         return known[type_name]
 
-    def _build_term(self, index, term):
-        where = f'terms[{index}]'
+    def _build_term(self, where, name, term):
         if not isinstance(term, dict) or 'type' not in term or 'weight' not in term:
             raise ValueError(f"{where} must be a mapping with 'type' and 'weight', got {term!r}")
         options = dict(term)
@@ -100,7 +100,9 @@ class LossSum(nn.Module):
         if not from_table and check_number(f'{where}.weight', weight) < 0:
             raise ValueError(f'{where}.weight must not be negative, got {weight}: the direction of a judge is handled '
                              'inside, a higher weight always means that the term matters more')  # fmt: skip
-        name = options.pop('name', None)
+        if name is not None and 'name' in options:
+            raise ValueError(f'{where}.name: the key {name!r} is the name of this term already')
+        name = options.pop('name', name)
         schedule = {key: options.pop(key) for key in SCHEDULE if key in options}
         if 'space' in options:
             raise ValueError(f'{where}: give space to LossSum, not to a term')
@@ -252,6 +254,20 @@ def check_slot(slot, loss):
         )
     if slot == 'pixel' and isinstance(loss, LossPair):
         raise ValueError('the pixel slot wants one number, LossPair gives a pair: write type: LossSum there')
+
+
+def _placed(terms):
+    """``(where, name, term)`` of a list or a mapping of terms; a list gives no names."""
+    if isinstance(terms, (list, tuple)):
+        placed = [(f'terms[{index}]', None, term) for index, term in enumerate(terms)]
+    elif isinstance(terms, dict):
+        placed = [(f'terms.{name}', str(name), term) for name, term in terms.items() if term is not None]
+    else:
+        placed = []
+    if not placed:
+        raise ValueError(f'terms must be a non-empty list of {{type, weight, ...}}, or a mapping of names to such, '
+                         f'got {terms!r}')  # fmt: skip
+    return placed
 
 
 def _default_name(type_name, loss):

@@ -1,12 +1,12 @@
 """Distance of deep features (VGG, SqueezeNet) between prediction and ground truth: the perceptual loss."""
 
-import http.client
 import math
 
 import torch
 from torch import nn
 
-from nriqa_plugin.checks import check_choice, check_flag, check_number, fill_weights, load_weights, unknown_name
+from nriqa_plugin.checks import check_choice, check_flag, check_number, fill_weights, unknown_name
+from nriqa_plugin.iqa.backbones import imagenet_state
 from nriqa_plugin.iqa.scorer import Scorer
 from nriqa_plugin.losses.iqa_loss import FRIQALoss
 
@@ -203,33 +203,20 @@ def _filled(backbone, depth, weights):
 
     with torch.device('meta'):  # no memory and no random numbers for what is overwritten or not used
         whole = getattr(torchvision.models, backbone)(weights=None).features
-    origin = torchvision.models.get_model_weights(backbone).IMAGENET1K_V1
-    file = origin.url.rpartition('/')[2]
-    state = _downloaded(backbone, origin, file) if weights is None else load_weights('weights', weights)
+    state, file = imagenet_state('VGGLoss', backbone, weights)
     used = nn.ModuleDict({'features': whole[:depth].to_empty(device='cpu')})
     if isinstance(state, dict):
         # Layers that are not used are left out, but only if they are this backbone's: VGG-16 and VGG-19 begin alike.
         unused = {f'features.{key}': value.shape for key, value in whole[depth:].state_dict(keep_vars=True).items()}
         state = {
-            key: value.float() if isinstance(value, torch.Tensor) else value
+            key: value
             for key, value in state.items()
-            if not str(key).startswith('classifier.')
-            and (key not in unused or getattr(value, 'shape', None) != unused[key])
+            if key not in unused or getattr(value, 'shape', None) != unused[key]
         }
     try:
         return fill_weights('weights', weights or file, used, state)['features']
     except ValueError as error:
         raise ValueError(f"{error}. VGGLoss with backbone {backbone!r} wants torchvision's file {file}") from error
-
-
-def _downloaded(backbone, origin, file):
-    try:
-        return origin.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
-        raise RuntimeError(
-            f'VGGLoss needs the backbone {backbone} ({file}), which torchvision could not download ({error}); get the '
-            'file elsewhere and give its path with the option weights'
-        ) from error
 
 
 def _repeated(images):
