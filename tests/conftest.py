@@ -56,3 +56,18 @@ def _weights(name):
 
 cnniqa_weights = _weights('CNNIQA-LIVE.pth')
 squeezenet_weights = _weights('squeezenet1_1-torchvision-fp16.pth')  # stored as fp16: .float() before loading
+
+
+@pytest.fixture(scope='session')
+def musiq_weights(tmp_path_factory):
+    """A file with random weights for MUSIQ; scores lie around 50 on its scale of 0 to 100."""
+    pytest.importorskip('pyiqa', reason='the extra iqa is not installed')
+    from pyiqa.archs.musiq_arch import MUSIQ
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = MUSIQ(pretrained=False)
+    network.head.bias.data.fill_(50)
+    file = tmp_path_factory.mktemp('weights') / 'musiq.pth'
+    torch.save(network.state_dict(), file)
+    return file
