@@ -5,13 +5,17 @@ import csv
 import os
 from pathlib import Path
 
-from basicsr.models.video_base_model import VideoBaseModel
 from basicsr.utils import get_root_logger
 
 from nriqa_plugin.basicsr import cpu, metrics
 from nriqa_plugin.checks import atomic_path, in_place, load_weights, unknown_name
 from nriqa_plugin.evaluation.scores import FRAME, clip_of, read_scores, score_row, write_scores
 from nriqa_plugin.losses.training_state import unchanged_random
+
+try:
+    from basicsr.models.video_base_model import VideoBaseModel
+except ModuleNotFoundError:  # a copy of basicsr from which the video models were cut
+    VideoBaseModel = ()
 
 START = 'start'  # label of the stored start weights, and the baseline option that asks for them
 HISTORY_COLUMNS = ('iteration', 'dataset', 'metric', 'mean')
