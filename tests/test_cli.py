@@ -118,7 +118,7 @@ def test_debug_shows_the_traceback():
     assert 'Traceback' not in nriqa('gain', 'b.csv', 't.csv').stderr
 
 
-@pytest.mark.parametrize('command', ['score', 'gain', 'demo', 'doctor'])
+@pytest.mark.parametrize('command', ['score', 'gain', 'doctor', 'calibrate', 'demo'])
 def test_help_shows_examples(command):
     result = nriqa(command, '--help')
     assert result.returncode == 0

@@ -1,6 +1,7 @@
-"""What works here and what a training will cost: ``check_environment()`` and ``check_option_file(path)``."""
+"""What works here and what a training will cost or should weigh: environment, option file, calibration."""
 
+from nriqa_plugin.doctor.calibrate import calibrate_option_file
 from nriqa_plugin.doctor.environment import check_environment
 from nriqa_plugin.doctor.option_file import check_option_file
 
-__all__ = ['check_environment', 'check_option_file']
+__all__ = ['calibrate_option_file', 'check_environment', 'check_option_file']

@@ -5,6 +5,7 @@ import importlib
 import os
 from pathlib import Path
 
+from nriqa_plugin.checks import check_number
 from nriqa_plugin.doctor.findings import reason_of
 
 
@@ -18,17 +19,62 @@ def build_data_sets(opt, found):
     Returns:
         dict[str, Dataset]: by phase, those that could be built.
     """
-    build = importlib.import_module('basicsr.data').build_dataset
     built = {}
     for phase, option in (opt.get('datasets') or {}).items():
         try:
-            built[phase] = build(_as_parsed(opt, phase, option))
-            if not len(built[phase]):
-                raise ValueError('it holds no images')
-            built[phase][0]
+            built[phase] = build_data_set(as_parsed(opt, phase, option))
+            check_first_item(built[phase])
         except Exception as error:  # the host raises all kinds of errors
             found.problems.append(f'datasets.{phase}: {reason_of(error)}')
     return built
+
+
+def build_data_set(option):
+    """A data set of BasicSR from its parsed options."""
+    return importlib.import_module('basicsr.data').build_dataset(option)
+
+
+def check_first_item(data_set):
+    """Load the first item.
+
+    Raises:
+        ValueError: there is none; or whatever the host raises.
+    """
+    if not len(data_set):
+        raise ValueError('it holds no images')
+    data_set[0]
+
+
+def sampling_of(option, needed=('gt_size', 'batch_size_per_gpu')):
+    """The ``needed`` sizes (px, images) and ``dataset_enlarge_ratio`` (default 1) of a training data set's options.
+
+    Raises:
+        ValueError, TypeError: naming the key that is missing or wrong.
+    """
+    sizes = {}
+    for key in needed:
+        if key not in option:
+            raise ValueError(f'datasets.train: the key {key} is missing')
+        sizes[key] = check_number(f'datasets.train.{key}', option[key], low=1, integer=True)
+    ratio = option.get('dataset_enlarge_ratio', 1)
+    return {**sizes, 'dataset_enlarge_ratio': check_number('datasets.train.dataset_enlarge_ratio', ratio)}
+
+
+def check_one_batch(images, batch):
+    """Refuse a training data set of too few images.
+
+    Args:
+        images (float): how many, ``dataset_enlarge_ratio`` included.
+        batch (int): images in a batch.
+
+    Raises:
+        ValueError: less than one batch.
+    """
+    if images < batch:
+        raise ValueError(
+            f'datasets.train: {images} images (dataset_enlarge_ratio included) are less than one batch of {batch}: '
+            'the script would run for ever without a step'
+        )
 
 
 def validated_images(data_sets):
@@ -39,7 +85,7 @@ def validated_images(data_sets):
             yield phase, [Path(path).name for path in paths]
 
 
-def _as_parsed(opt, phase, option):
+def as_parsed(opt, phase, option):
     """What BasicSR's ``parse_options`` makes of one data set's options."""
     option = {**copy.deepcopy(option), 'phase': phase.split('_')[0]}
     if 'scale' in opt:

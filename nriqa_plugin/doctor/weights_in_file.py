@@ -1,0 +1,101 @@
+"""Other weights in the text of an option file: nothing but these numbers changes, comments and layout stay."""
+
+from nriqa_plugin.checks import atomic_path
+
+NULL = 'tag:yaml.org,2002:null'
+
+
+class WeightsInFile:
+    """Where the weights of the terms of a sum stand in a YAML file; nothing in the file is run.
+
+    Args:
+        path (Path): the option file, UTF-8.
+
+    Raises:
+        ValueError: not YAML in UTF-8.
+    """
+
+    def __init__(self, path):
+        import yaml  # comes with BasicSR
+
+        self.path = path
+        try:
+            self.text = path.read_bytes().decode('utf-8')
+            self.root = yaml.compose(self.text, Loader=yaml.SafeLoader)
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ValueError(f'{path}: {error}') from error
+        self.uses = {}
+        self._count(self.root)
+
+    def _count(self, node):
+        """How often every node is used; more than once means aliases."""
+        self.uses[id(node)] = self.uses.get(id(node), 0) + 1
+        if self.uses[id(node)] == 1 and isinstance(node.value, list):
+            for part in node.value:
+                for child in part if isinstance(part, tuple) else (part,):
+                    self._count(child)
+
+    def spans(self, slot, names):
+        """First and last character of the weight of every term.
+
+        Args:
+            slot (str): the key in ``train`` that holds the sum.
+            names (list[str]): the terms, in the order of the file.
+
+        Returns:
+            dict[str, tuple[int, int]]: by name.
+
+        Raises:
+            ValueError: a weight is not written at one place of its own: it comes by an alias or by ``<<``, or other
+                parts of the file take it over.
+        """
+        where, node = 'train', self._step('train', self.root, 'train')
+        for key in (slot, 'terms'):
+            where = f'{where}.{key}'
+            node = self._step(where, node, key)
+        if isinstance(node.value, list) and node.value and isinstance(node.value[0], tuple):
+            steps = [(key.value, f'{where}.{key.value}') for key, value in node.value if value.tag != NULL]
+        else:
+            steps = [(index, f'{where}[{index}]') for index in range(len(node.value))]
+        spans = {}
+        for (key, place), name in zip(steps, names, strict=True):
+            weight = self._step(f'{place}.weight', self._step(place, node, key), 'weight')
+            spans[name] = weight.start_mark.index, weight.end_mark.index
+        return spans
+
+    def _step(self, where, node, key):
+        if isinstance(key, int):
+            found = node.value[key]
+        else:
+            # Of a key that is given twice, YAML's readers take the last.
+            found = next((value for own, value in reversed(node.value) if own.value == key), None)
+        if found is None:
+            raise ValueError(f'{self.path}: {where} is not written there itself (does it come by <<?): write it there')
+        if self.uses[id(found)] > 1:
+            line = found.start_mark.line + 1
+            raise ValueError(f'{self.path}: {where} is shared by an alias with other parts of the file (line {line}): '
+                             'write it out, so that it alone can change')  # fmt: skip
+        return found
+
+    def write(self, out, numbers, check):
+        """Write a copy with other numbers; it appears as a whole or not at all.
+
+        Args:
+            out (Path): the new file.
+            numbers (list[tuple]): pairs (span, number).
+            check (Callable[[Path], None]): is called with the written file before it appears under its name.
+        """
+        text = self.text
+        for (start, end), number in sorted(numbers, reverse=True):
+            text = text[:start] + yaml_float(number) + text[end:]
+        with atomic_path(out) as temporary:
+            temporary.write_bytes(text.encode('utf-8'))
+            check(temporary)
+
+
+def yaml_float(number):
+    """A number as YAML 1.1 reads it back as the same float: ``5.0e-05``, since ``5e-05`` is text there."""
+    mantissa, exponent, power = repr(float(number)).partition('e')
+    if not exponent:
+        return mantissa
+    return f'{mantissa if "." in mantissa else mantissa + ".0"}e{power}'
