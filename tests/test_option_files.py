@@ -106,7 +106,9 @@ def test_training_option_files_build_and_take_a_step_with_every_term(file, small
     side = opt['datasets']['train']['gt_size']
     before = torch.nn.utils.parameters_to_vector(model.net_g.parameters()).detach().clone()
     kernels = dict.fromkeys(('kernel1', 'kernel2', 'sinc_kernel'), torch.full((1, 21, 21), 1 / 441))
-    model.feed_data({'lq': torch.rand(1, 3, side // 4, side // 4), 'gt': torch.rand(1, 3, side, side), **kernels})
+    n = opt.get('queue_size', 1)  # Real-ESRGAN's degradation takes another way with two images than with one
+    kernels = {key: kernel.expand(n, -1, -1) for key, kernel in kernels.items()}
+    model.feed_data({'lq': torch.rand(n, 3, side // 4, side // 4), 'gt': torch.rand(n, 3, side, side), **kernels})
     model.optimize_parameters(1)
     assert not torch.equal(before, torch.nn.utils.parameters_to_vector(model.net_g.parameters()))
     assert all(np.isfinite(value) for value in model.get_current_log().values())

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from basicsr.utils.registry import MODEL_REGISTRY
 
 from nriqa_plugin.basicsr import cpu
+from nriqa_plugin.basicsr.blur import contiguous_blur
 from nriqa_plugin.basicsr.resume import ResumeState
 from nriqa_plugin.basicsr.validation import ValidationMixin
 from nriqa_plugin.checks import load_weights, unknown_name
@@ -83,7 +84,7 @@ class PerceptualMixin(ValidationMixin):
         if self.is_train:
             self.resume_state.restore_torch()
         self.note_image(data)
-        with cpu.cuda_calls_stay_on_cpu(self.opt['num_gpu'] == 0):
+        with cpu.cuda_calls_stay_on_cpu(self.opt['num_gpu'] == 0), contiguous_blur(self):
             super().feed_data(data)
         if not hasattr(self, 'lq'):
             raise ValueError(f'PerceptualModel: base_model {self.opt["base_model"]!r} does not restore images (no lq)')
