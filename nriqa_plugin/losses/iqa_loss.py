@@ -5,10 +5,10 @@ import math
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint as activation_checkpoint
 
 from nriqa_plugin.checks import check_choice, check_flag, check_number, check_unit_range, checks_options
 from nriqa_plugin.iqa import create_scorer
+from nriqa_plugin.iqa.eager_gradient import eager_scores
 from nriqa_plugin.iqa.ensemble import one_judge
 from nriqa_plugin.losses.space import Space
 from nriqa_plugin.losses.views import clamp_keeping_gradient, random_change, random_crops, step_generator
@@ -43,7 +43,8 @@ class IQALoss(nn.Module):
             guard against gaming.
         clamp (bool): clamp predictions to [0, 1] before scoring; the gradient is kept.
         precision (str): ``fp32``, or ``bf16`` to run the judge under bfloat16 autocast.
-        checkpoint (bool): recompute the judge's activations in the backward pass: less memory, more time.
+        checkpoint (bool): keep no activations of the judge: every image's gradient is computed at once, image by
+            image, with the memory of one image and the same work; no gradient of the gradient then.
         probe (bool): run one tiny backward pass at construction and refuse a judge without a usable gradient.
         seed (int): of the random crops and changes, which depend on (seed, iteration, rank) only.
         space (dict | None): what the network speaks, see :class:`nriqa_plugin.losses.space.Space`.
@@ -169,8 +170,8 @@ class IQALoss(nn.Module):
     def _scores(self, pred, target):
         """Scores and which of them count; the gradient of the others is zero, even where it would be NaN."""
         judged = pred.view_as(pred)
-        if self.checkpoint and pred.requires_grad:
-            scores = activation_checkpoint(self.scorer.raw_scores, judged, target, self.bf16, use_reentrant=False)
+        if self.checkpoint and judged.requires_grad:
+            scores = eager_scores(lambda *images: self.scorer.raw_scores(*images, self.bf16), judged, target)
         else:
             scores = self.scorer.raw_scores(judged, target, self.bf16)
         kept = torch.isfinite(scores) | ~torch.isfinite(pred).flatten(1).all(1)

@@ -180,18 +180,22 @@ class LossSum(nn.Module):
             raise ValueError(f"must return one number, got {got}; a loss needs reduction 'mean' or 'sum' here")
         self.values[term.name] = value.detach()
         finite = torch.isfinite(value.detach())
-        term.dropped += ~finite
+        fine = _is_true(finite)
+        if not fine:
+            term.dropped.add_(~finite)
         if view.requires_grad:
             view.register_hook(lambda gradient: self._watch_gradient(term, finite, gradient))
         weighted = value * weight
-        return torch.where(finite, weighted, 0) if self.nonfinite == 'drop' else weighted
+        return weighted if fine or self.nonfinite != 'drop' else torch.where(finite, weighted, 0)
 
     def _watch_gradient(self, term, value_was_finite, gradient):
         norm = torch.linalg.vector_norm(gradient.detach(), dtype=torch.float32)
-        finite = torch.isfinite(norm)
-        term.dropped += value_was_finite & ~finite
         if self.grad_norms_wanted:
             self.grad_norms[term.name] = norm
+        finite = torch.isfinite(norm)
+        if _is_true(finite) and value_was_finite:
+            return gradient
+        term.dropped.add_(value_was_finite & ~finite)
         if self.nonfinite == 'drop':
             return torch.where(finite, gradient, 0)
         # A value can be infinite while its gradient is not: the NaN reaches every rank with the reduced gradients.
@@ -254,6 +258,11 @@ def check_slot(slot, loss):
         )
     if slot == 'pixel' and isinstance(loss, LossPair):
         raise ValueError('the pixel slot wants one number, LossPair gives a pair: write type: LossSum there')
+
+
+def _is_true(flag):
+    """Whether a flag is known to be set: on a CPU one look tells, on a GPU it would stall the queue."""
+    return flag.device.type == 'cpu' and bool(flag)
 
 
 def _placed(terms):
