@@ -53,6 +53,12 @@ def paired(folder, **more):
     return {'data_root': str(folder), 'data_prefix': {'img': 'lq', 'gt': 'gt'}, 'ann_file': '', **more}
 
 
+def pipeline(order='rgb'):
+    """Loads a pair as it is, without crops and flips."""
+    load = [{'type': 'LoadImageFromFile', 'key': key, 'channel_order': order} for key in ('img', 'gt')]
+    return [*load, {'type': 'PackInputs'}]
+
+
 def write_config(folder, name, base, **options):
     """A config file that inherits from ``base``, a file of ours or a stock one, and changes ``options``."""
     base = base if '::' in base else str(ROOT / 'options' / 'mmagic' / base)
@@ -74,7 +80,11 @@ def short_run(folder, steps=4, interval=2, **checkpoint):
         'custom_hooks': [],
         'default_hooks': {
             'logger': {'interval': 1},
-            'checkpoint': {'interval': interval, 'out_dir': str(folder), 'save_best': 'gain/darkness', **checkpoint},
+            'checkpoint': {
+                'interval': interval,
+                'out_dir': str(folder),
+                **{'save_best': 'gain/darkness', **checkpoint},
+            },
         },
         **SEED,
     }

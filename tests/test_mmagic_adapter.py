@@ -22,7 +22,7 @@ from nriqa_plugin.iqa import create_scorer
 from nriqa_plugin.losses import LossSum as CoreLossSum
 from nriqa_plugin.mmagic import metrics, registration, resume
 from tests.judges import Brightness, Darkness, TinyNet
-from tests.mmagic_runs import paired, write_images
+from tests.mmagic_runs import paired, pipeline, write_images
 from tests.test_mmagic_models import PAIR, SR, TERMS, UNET, UNIT, VANILLA, batch, build, plain
 from tests.test_vgg_loss import saved_backbone
 
@@ -39,13 +39,6 @@ def _mmagic_scope():
 @pytest.fixture(scope='module')
 def images(tmp_path_factory):
     return write_images(tmp_path_factory.mktemp('images'), side=48)
-
-
-def pipeline(order='rgb', gt=True):
-    load = [
-        {'type': 'LoadImageFromFile', 'key': key, 'channel_order': order} for key in ('img', *(['gt'] if gt else []))
-    ]
-    return [*load, {'type': 'PackInputs'}]
 
 
 def runner(
@@ -427,7 +420,11 @@ def samples(count=3, frames=None, seed=0, gt=True):
     for i in range(count):
         shape = (3, 24, 32) if frames is None else (frames[i], 3, 24, 32)
         image, truth = (255 * torch.rand(shape, generator=generator) for _ in range(2))
-        names = {'gt_path': f'some/where/{i}.png'} if frames is None else {'key': f'clip{i}', 'gt_path': ['a', 'b']}
+        names = (
+            {'gt_path': f'some/where/{i}.png'}
+            if frames is None
+            else {'gt_path': [f'REDS/clip{i}/{t}.png' for t in range(frames[i])]}
+        )
         found.append({'output': {'pred_img': image}, **names, **({'gt_img': truth} if gt else {})})
     return found
 
@@ -460,6 +457,11 @@ def test_a_data_set_of_clips_is_averaged_over_the_clips_means_and_a_video_judge_
     means = [unit_rgb(d['output']['pred_img']).mean().item() for d in data]
     assert result['brightness'] == pytest.approx(np.mean(means), rel=1e-5)
     assert result['clip'] == pytest.approx(np.mean(means), rel=1e-5)
+    metric.process(None, data)
+    rows = metric.rows(metric.results)
+    assert [row.image for row in rows['clip']] == ['REDS/clip0', 'REDS/clip1']
+    assert [row.image for row in rows['brightness']][:3] == ['REDS/clip0', 'REDS/clip0::1', 'REDS/clip1']
+    assert metrics.image_name({'gt_path': ['GT/00001/0266/im4.png']}) == '00001/0266/im4.png'
 
 
 def test_every_image_is_converted_once_for_all_judges(monkeypatch):

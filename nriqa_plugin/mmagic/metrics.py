@@ -121,11 +121,16 @@ def own_metrics(loop):
 
 
 def image_name(data):
-    """How a data sample is called: the file of its ground truth, else of its input; a clip by its key."""
-    for key in ('gt_path', 'img_path'):
-        if isinstance(data.get(key), str):
-            return Path(data[key]).name
-    return str(data.get('key', ''))
+    """How a data sample is called: the file of its ground truth, else of its input.
+
+    Frames carry the name of the clip in front, and a clip is called by its folder, each with the folder above, for
+    Vimeo-90K numbers its clips anew in every folder.
+    """
+    path = data.get('gt_path') or data.get('img_path') or ''
+    if isinstance(path, str):
+        return Path(path).name
+    first = Path(path[0])
+    return '/'.join(first.parts[-3:] if len(path) == 1 else first.parent.parts[-2:])
 
 
 def _build(judge, crop_border):

@@ -1,8 +1,6 @@
-"""Fine-tune mmagic's BasicVSR++ x4 with CLIP-IQA and LPIPS at the weights of Table I of arXiv 2405.20392.
-
-mim train mmagic options/mmagic/basicvsrpp_x4_clipiqa_lpips.py
-"""
-
+# Fine-tune mmagic's BasicVSR++ x4 with CLIP-IQA and LPIPS at the weights of Table I of arXiv 2405.20392.
+#   MMAGIC=$(python -W ignore -c "import mmagic; print(mmagic.__path__[0])")/.mim
+#   python $MMAGIC/tools/train.py options/mmagic/basicvsrpp_x4_clipiqa_lpips.py
 _base_ = 'mmagic::basicvsr_pp/basicvsr-pp_c64n7_8xb1-600k_reds4.py'
 
 custom_imports = dict(imports=['nriqa_plugin.mmagic'], allow_failed_imports=False)

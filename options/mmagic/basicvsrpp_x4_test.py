@@ -1,8 +1,6 @@
-"""Score a BasicVSR++ x4 checkpoint on REDS4 with mmagic's own test script and our judges, frame by frame.
-
-mim test mmagic options/mmagic/basicvsrpp_x4_test.py --checkpoint CHECKPOINT
-"""
-
+# Score a BasicVSR++ x4 checkpoint on REDS4 with our judges, frame by frame.
+#   MMAGIC=$(python -W ignore -c "import mmagic; print(mmagic.__path__[0])")/.mim
+#   python $MMAGIC/tools/test.py options/mmagic/basicvsrpp_x4_test.py CHECKPOINT
 _base_ = 'mmagic::basicvsr_pp/basicvsr-pp_c64n7_8xb1-600k_reds4.py'
 
 custom_imports = dict(imports=['nriqa_plugin.mmagic'], allow_failed_imports=False)

@@ -1,10 +1,6 @@
-"""Fine-tune mmagic's EDSR x4 with NIQE and SSIM: nothing to download but mmagic's own checkpoint.
-
-    mim train mmagic options/mmagic/edsr_x4_niqe_ssim.py
-
-or mmagic's own script: ``python <site-packages>/mmagic/.mim/tools/train.py`` with the same argument.
-"""
-
+# Fine-tune mmagic's EDSR x4 with NIQE and SSIM: nothing to download but mmagic's own checkpoint.
+#   MMAGIC=$(python -W ignore -c "import mmagic; print(mmagic.__path__[0])")/.mim
+#   python $MMAGIC/tools/train.py options/mmagic/edsr_x4_niqe_ssim.py
 _base_ = 'mmagic::edsr/edsr_x4c64b16_1xb16-300k_div2k.py'
 
 custom_imports = dict(imports=['nriqa_plugin.mmagic'], allow_failed_imports=False)

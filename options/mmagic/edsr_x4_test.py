@@ -1,11 +1,7 @@
-"""Score an EDSR x4 checkpoint on Set5, Set14 and DIV2K with mmagic's own test script and our judges.
-
-    mim test mmagic options/mmagic/edsr_x4_test.py --checkpoint CHECKPOINT
-
-or ``python <site-packages>/mmagic/.mim/tools/test.py options/mmagic/edsr_x4_test.py CHECKPOINT``. For the relative gain
-over an earlier run, say ``dict(type='RelativeGain', baseline='work_dirs/.../baseline.csv', ...)`` instead.
-"""
-
+# Score an EDSR x4 checkpoint on Set5, Set14 and DIV2K with our judges. For the gain over an earlier run write
+# dict(type='RelativeGain', baseline='work_dirs/.../baseline.csv', ...) instead of IQAMetric.
+#   MMAGIC=$(python -W ignore -c "import mmagic; print(mmagic.__path__[0])")/.mim
+#   python $MMAGIC/tools/test.py options/mmagic/edsr_x4_test.py CHECKPOINT
 _base_ = 'mmagic::edsr/edsr_x4c64b16_1xb16-300k_div2k.py'
 
 custom_imports = dict(imports=['nriqa_plugin.mmagic'], allow_failed_imports=False)

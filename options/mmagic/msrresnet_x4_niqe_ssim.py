@@ -1,8 +1,6 @@
-"""Fine-tune mmagic's MSRResNet x4 with NIQE and SSIM: nothing to download but mmagic's own checkpoint.
-
-mim train mmagic options/mmagic/msrresnet_x4_niqe_ssim.py
-"""
-
+# Fine-tune mmagic's MSRResNet x4 with NIQE and SSIM: nothing to download but mmagic's own checkpoint.
+#   MMAGIC=$(python -W ignore -c "import mmagic; print(mmagic.__path__[0])")/.mim
+#   python $MMAGIC/tools/train.py options/mmagic/msrresnet_x4_niqe_ssim.py
 _base_ = 'mmagic::srgan_resnet/msrresnet_x4c64b16_1xb16-1000k_div2k.py'
 
 custom_imports = dict(imports=['nriqa_plugin.mmagic'], allow_failed_imports=False)

@@ -1,8 +1,6 @@
-"""A tiny MSRResNet x4 that trains on a CPU in a minute, to try things out: 200 steps, images in data/tiny/{gt,lq}.
-
-mim train mmagic options/mmagic/msrresnet_x4_ssim_cpu.py
-"""
-
+# A tiny MSRResNet x4 that trains on a CPU in a minute, to try things out: images in data/tiny/gt and data/tiny/lq.
+#   MMAGIC=$(python -W ignore -c "import mmagic; print(mmagic.__path__[0])")/.mim
+#   python $MMAGIC/tools/train.py options/mmagic/msrresnet_x4_ssim_cpu.py
 _base_ = 'mmagic::srgan_resnet/msrresnet_x4c64b16_1xb16-1000k_div2k.py'
 
 custom_imports = dict(imports=['nriqa_plugin.mmagic'], allow_failed_imports=False)

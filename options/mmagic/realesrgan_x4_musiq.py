@@ -1,8 +1,6 @@
-"""Fine-tune mmagic's Real-ESRGAN x4 with MUSIQ beside its L1, perceptual and adversarial losses.
-
-mim train mmagic options/mmagic/realesrgan_x4_musiq.py
-"""
-
+# Fine-tune mmagic's Real-ESRGAN x4 with MUSIQ beside its L1, perceptual and adversarial losses.
+#   MMAGIC=$(python -W ignore -c "import mmagic; print(mmagic.__path__[0])")/.mim
+#   python $MMAGIC/tools/train.py options/mmagic/realesrgan_x4_musiq.py
 _base_ = 'mmagic::real_esrgan/realesrgan_c64b23g32_4xb12-lr1e-4-400k_df2k-ost.py'
 
 custom_imports = dict(imports=['nriqa_plugin.mmagic'], allow_failed_imports=False)

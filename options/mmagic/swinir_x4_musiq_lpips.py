@@ -1,8 +1,6 @@
-"""Fine-tune mmagic's SwinIR x4 with MUSIQ and LPIPS (pyiqa and torchvision download them).
-
-mim train mmagic options/mmagic/swinir_x4_musiq_lpips.py
-"""
-
+# Fine-tune mmagic's SwinIR x4 with MUSIQ and LPIPS (pyiqa and torchvision download them).
+#   MMAGIC=$(python -W ignore -c "import mmagic; print(mmagic.__path__[0])")/.mim
+#   python $MMAGIC/tools/train.py options/mmagic/swinir_x4_musiq_lpips.py
 _base_ = 'mmagic::swinir/swinir_x4s48w8d6e180_8xb4-lr2e-4-500k_div2k.py'
 
 custom_imports = dict(imports=['nriqa_plugin.mmagic'], allow_failed_imports=False)
