@@ -93,7 +93,7 @@ def short_run(folder, steps=4, interval=2, **checkpoint):
 def run(script, folder, *arguments, launcher=(sys.executable,)):
     """Run a stock script on a config in ``folder``."""
     command = [*launcher, stock_script(script) if '.py' not in script else script, *map(str, arguments)]
-    result = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=500)
+    result = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=1500)
     result.text = result.stdout + result.stderr
     return result
 

@@ -377,6 +377,7 @@ def test_validation_leaves_no_trace_in_the_random_generators(tmp_path, images):
         ({'model': plain(SR, data_preprocessor={**UNIT, 'std': [127.5] * 3}, pixel_loss={'type': 'LossSum', 'terms': TERMS})}, r'write space=dict\(range=\[0.0, 2.0\]\)'),
         ({'model': plain(SR, data_preprocessor=UNIT, pixel_loss={'type': 'LossPair', 'terms': TERMS})}, 'pixel slot wants one number'),
         ({'default_hooks': {'checkpoint': {'save_best': 'darkness'}}}, r"save_best='darkness' with rule='greater', but for darkness lower is better: rule='less'"),
+        ({'val_evaluator': {'metrics': [{'type': 'IQAMetric', 'judges': JUDGES[:1]}] * 2}}, r"two results are called 'brightness'; give one of the metrics a prefix"),
         ({'default_hooks': {'checkpoint': {'rule': 'less'}}}, r"for gain/darkness higher is better: rule='greater'"),
     ],
 )  # fmt: skip
@@ -566,6 +567,41 @@ def test_checkpoints_of_mmengine_load_safely_and_fetch_nothing_but_statistics(tm
     torch.save({'x': Fetches(np.ndarray, 'dump')}, tmp_path / 'worse.pth')
     with pytest.raises(ValueError, match="asks for 'dump'"):
         torch.load(tmp_path / 'worse.pth', weights_only=True)
+
+
+def test_best_values_of_mmagics_own_metrics_load_safely_too(tmp_path):
+    torch.save({'best_score': np.float64(31.5)}, tmp_path / 'best.pth')
+    assert torch.load(tmp_path / 'best.pth', weights_only=True) == {'best_score': 31.5}
+
+
+def test_a_gan_whose_discriminator_starts_later_goes_on_counting_after_a_resume(tmp_path, images):
+    model = {
+        'type': 'SRGAN', 'generator': SR, 'discriminator': UNET, 'gan_loss': VANILLA, 'data_preprocessor': UNIT,
+        'pixel_loss': {'type': 'LossSum', 'terms': TERMS}, 'train_cfg': {'disc_init_steps': 2},
+    }  # fmt: skip
+    parts = {
+        part: {'type': 'OptimWrapper', 'optimizer': {'type': 'Adam', 'lr': 1e-3}}
+        for part in ('generator', 'discriminator')
+    }
+    for steps, resume_it in ((2, False), (3, True)):
+        wrapper = {'_delete_': True, 'constructor': 'MultiOptimWrapperConstructor', **copy.deepcopy(parts)}
+        run = runner(
+            tmp_path, images, steps=steps, val_interval=100, model=model, optim_wrapper=wrapper, resume=resume_it
+        )
+        run.train()
+    assert int(run.model.step_counter) == 3
+    assert len(scalar(run, 'train/loss_l1')) == 1  # the generator waits for two steps, then learns in the third
+
+
+def test_mmengines_own_validation_loop_takes_our_metrics(tmp_path, images):
+    evaluator = {
+        '_delete_': True,
+        'type': 'mmengine.Evaluator',
+        'metrics': [{'type': 'RelativeGain', 'judges': JUDGES}],
+    }
+    run = runner(tmp_path, images, steps=1, val_cfg={'_delete_': True, 'type': 'ValLoop'}, val_evaluator=evaluator)
+    run.train()
+    assert len(scalar(run, 'val/gain/darkness')) == 1
 
 
 def test_our_warnings_go_to_the_log_of_the_run(tmp_path, images):

@@ -8,7 +8,7 @@ from nriqa_plugin.losses import LossSum
 from nriqa_plugin.losses.step_guard import StepGuard
 from nriqa_plugin.losses.training_state import unchanged_random
 from nriqa_plugin.mmagic.resume import ResumeState
-from nriqa_plugin.mmagic.start_checks import bare_model, check_best, check_channel_order, check_losses, own_losses
+from nriqa_plugin.mmagic.start_checks import bare_model, check_channel_order, check_losses, check_metrics, own_losses
 
 
 class PerceptualHook(Hook):
@@ -34,7 +34,7 @@ class PerceptualHook(Hook):
     def before_train(self, runner):
         model = bare_model(runner)
         check_losses(model)
-        check_best(runner)
+        check_metrics(runner)
         self.losses = own_losses(model)
         self.sums = {slot: loss for slot, loss in self.losses.items() if isinstance(loss, LossSum)}
         for loss in self.sums.values():
@@ -43,6 +43,8 @@ class PerceptualHook(Hook):
             self.guards[name] = StepGuard(blame=self._blame)
             self.guards[name].attach(wrapper.optimizer)
         self.resume_state.restore_counters(self.losses, self.guards)
+        if runner.iter and hasattr(model, 'step_counter'):
+            model.step_counter.fill_(runner.iter)  # GAN models and EDVR do not save theirs
         self.first_batch = True
 
     def _blame(self):
@@ -79,7 +81,11 @@ class PerceptualHook(Hook):
         if self.resume_state.is_due(runner):
             self.resume_state.gather_random()
 
+    def after_train_epoch(self, runner):
+        self.resume_state.gather_random()
+
     def before_val(self, runner):
+        self.resume_state.gather_random()  # a new best value makes mmengine write a checkpoint after this
         self.before_validation = unchanged_random()
         self.before_validation.__enter__()
 

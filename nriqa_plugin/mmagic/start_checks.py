@@ -70,13 +70,20 @@ def check_channel_order(model, data_batch):
             )
 
 
-def check_best(runner):
-    """Check that ``save_best`` knows the direction of our metrics.
+def check_metrics(runner):
+    """Check that no two of our validation results have one name, and that ``save_best`` knows their direction.
 
     Raises:
-        ValueError: a ``rule`` against a judge's direction, as it is easily inherited from a base config.
+        ValueError: a name that is there twice, or a ``rule`` against a judge's direction, as it is easily inherited
+            from a base config.
     """
-    higher_better = {key: up for metric in own_metrics(runner.val_loop) for key, up in metric.directions().items()}
+    higher_better = {}
+    for metric in own_metrics(runner.val_loop):
+        for key, up in metric.directions().items():
+            if key in higher_better:
+                raise ValueError(f'val_evaluator: two results are called {key!r}; give one of the metrics a prefix, or '
+                                 'one of the judges a name')  # fmt: skip
+            higher_better[key] = up
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook) and hook.save_best:
             for key, rule in zip(hook.key_indicators, hook.rules, strict=True):
