@@ -604,6 +604,19 @@ def test_mmengines_own_validation_loop_takes_our_metrics(tmp_path, images):
     assert len(scalar(run, 'val/gain/darkness')) == 1
 
 
+def test_training_by_epochs_logs_terms_and_saves_our_state(tmp_path, images):
+    loop = {'_delete_': True, 'type': 'EpochBasedTrainLoop', 'max_epochs': 2}
+    sampler = {'sampler': {'type': 'DefaultSampler', 'shuffle': False}, 'batch_size': 1}
+    run = runner(
+        tmp_path, images, train_cfg=loop, train_dataloader=sampler, default_hooks={'checkpoint': {'by_epoch': True}}
+    )
+    run.train()
+    assert len(scalar(run, 'train/loss_tinynet')) == 4
+    assert len(scalar(run, 'val/gain/darkness')) == 2
+    saved = torch.load(tmp_path / 'epoch_2.pth', weights_only=True)[resume.KEY]
+    assert saved['losses']['pixel_loss']['iteration'] == 4
+
+
 def test_our_warnings_go_to_the_log_of_the_run(tmp_path, images):
     bad = {'type': 'NRIQALoss', 'metric': 'tests.judges:NaNGradient', 'weight': 1.0, 'probe': False}
     model = plain(SR, data_preprocessor=UNIT, pixel_loss={'type': 'LossSum', 'terms': [TERMS[0], bad]})
