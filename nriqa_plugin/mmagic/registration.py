@@ -1,0 +1,31 @@
+"""The list of everything that we put into mmagic's registries."""
+
+from mmagic.registry import HOOKS, METRICS, MODELS
+
+from nriqa_plugin.archs import RLFN
+from nriqa_plugin.losses import ColourLoss, TVLoss
+from nriqa_plugin.mmagic.gain import RelativeGain, RelativeGainHook
+from nriqa_plugin.mmagic.hooks import PerceptualHook
+from nriqa_plugin.mmagic.losses import FRIQALoss, LossPair, LossSum, NRIQALoss, VGGLoss
+from nriqa_plugin.mmagic.metrics import IQAMetric
+
+REGISTERED = (
+    (MODELS, (LossSum, LossPair, NRIQALoss, FRIQALoss, VGGLoss, ColourLoss, TVLoss, RLFN)),
+    (METRICS, (IQAMetric, RelativeGain)),
+    (HOOKS, (PerceptualHook, RelativeGainHook)),
+)
+
+
+def register_all():
+    """Register everything once; a second call does nothing.
+
+    Raises:
+        ValueError: another package has registered one of our names.
+    """
+    for registry, things in REGISTERED:
+        for thing in things:
+            there = registry.module_dict.get(thing.__name__)
+            if there is None:
+                registry.register_module(module=thing)
+            elif there.__module__ != thing.__module__:
+                raise ValueError(f'{thing.__name__} is already registered in mmagic by {there.__module__}')
