@@ -57,7 +57,7 @@ class ValidationMixin:
                 metrics.check_gain(option.get('baseline'), option.get('better', 'higher'))
                 metrics.baseline_of(option['baseline'], judge)
         if self.wants_start() and not opt['is_train']:
-            raise ValueError('baseline: start and artifact_alarm are for training; for a test name the '
+            raise ValueError('baseline: start is for training, and so is artifact_alarm; for a test name the '
                              'baseline_DATASET.csv that it wrote')  # fmt: skip
         if self.wants_start() and opt['dist'] and isinstance(self, VideoBaseModel):
             raise ValueError('baseline: start needs one process for video models, which split validation; '
