@@ -125,7 +125,7 @@ def _score(owner, scorer, img, img2):
     tensors = [_to_tensor(image, scorer) for image in (img, img2) if image is not None]
     score = scorer(*tensors).item()
     for listener in _listeners:
-        listener(owner, scorer, score)
+        listener(owner, scorer, score, img)
     return score
 
 
@@ -137,7 +137,7 @@ def _to_tensor(image, scorer):
 
 @contextlib.contextmanager
 def listening(listener):
-    """Inside the block, ``listener(metric name, judge, score)`` hears of every score."""
+    """Inside the block, ``listener(metric name, judge, score, 8-bit BGR image)`` hears of every score."""
     _listeners.append(listener)
     try:
         yield

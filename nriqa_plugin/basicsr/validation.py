@@ -8,8 +8,10 @@ from pathlib import Path
 from basicsr.utils import get_root_logger
 
 from nriqa_plugin.basicsr import cpu, metrics
+from nriqa_plugin.basicsr.alarm import ALARM, ArtifactAlarm
 from nriqa_plugin.checks import atomic_path, in_place, load_weights, unknown_name
-from nriqa_plugin.evaluation.scores import FRAME, clip_of, read_scores, score_row, write_scores
+from nriqa_plugin.evaluation.scores import next_name, read_scores, score_row, write_scores
+from nriqa_plugin.losses.iqa_loss import IQALoss
 from nriqa_plugin.losses.training_state import unchanged_random
 
 try:
@@ -33,6 +35,7 @@ class ValidationMixin:
                 ``save_best`` of a metric that is not there.
         """
         val = opt['val']
+        self.alarm = ArtifactAlarm.from_options(val)
         named = val['metrics'] or {}
         self.history = []
         val['save_best'] = [val['save_best']] if isinstance(val.get('save_best'), str) else val.get('save_best') or []
@@ -54,14 +57,15 @@ class ValidationMixin:
                 metrics.check_gain(option.get('baseline'), option.get('better', 'higher'))
                 metrics.baseline_of(option['baseline'], judge)
         if self.wants_start() and not opt['is_train']:
-            raise ValueError('baseline: start is for training; for a test name the baseline_DATASET.csv that it wrote')
+            raise ValueError('baseline: start is for training, and so is artifact_alarm; for a test name the '
+                             'baseline_DATASET.csv that it wrote')  # fmt: skip
         if self.wants_start() and opt['dist'] and isinstance(self, VideoBaseModel):
             raise ValueError('baseline: start needs one process for video models, which split validation; '
                              'run once without a launcher, then name the baseline_DATASET.csv it wrote')  # fmt: skip
 
     def wants_start(self):
-        """Whether some relative gain is measured against the weights that training starts from."""
-        return any(option.get('baseline') == START for option in self.gain_options.values())
+        """Whether something is measured against the weights that training starts from."""
+        return self.alarm is not None or any(option.get('baseline') == START for option in self.gain_options.values())
 
     def store_start_weights(self):
         """Save the weights that training starts from, for ``baseline: start``.
@@ -88,7 +92,7 @@ class ValidationMixin:
         with unchanged_random(), self._unwrapped(), self._start_baseline(dataloader), self._recorded(GAIN) as record:
             self._check_known_images(dataloader.dataset)
             self._prepare_video(dataloader.dataset)
-            with self._named_image(dataloader.dataset):
+            with self._named_image(dataloader.dataset), self._watched(dataloader.dataset.opt['name']) as watched:
                 super().validation(dataloader, current_iter, tb_logger, save_img)
             for option in self.gain_options.values():
                 judge = judge_of(option)
@@ -96,6 +100,20 @@ class ValidationMixin:
                     check_same_images(option['baseline'], metrics.baseline_of(option['baseline'], judge), record[judge])
         if self.is_train and self.opt['rank'] == 0:
             self._keep_best(dataloader.dataset.opt['name'], current_iter)
+        if watched is not None:
+            watched.report(current_iter, stop=lambda: self.save_network(self._validated_network(), 'net_g', ALARM))
+
+    @contextlib.contextmanager
+    def _watched(self, dataset_name):
+        """Let the artifact alarm, when there is one, see every score of this validation."""
+        if self.alarm is None or self.opt['rank'] != 0:
+            yield None
+            return
+        parts = (part for loss in self.own_losses.values() for part in loss.modules())
+        optimised = {part.scorer.name for part in parts if isinstance(part, IQALoss)}
+        watch = self.alarm.watch(self._baseline_path(dataset_name), dataset_name, optimised)
+        with metrics.listening(lambda *heard: watch.hear(self.current_image, *heard)):
+            yield watch
 
     @contextlib.contextmanager
     def _unwrapped(self):
@@ -129,11 +147,10 @@ class ValidationMixin:
         """Yield ``{judge: {image: score}}``, filled by the metric called ``owner`` inside the block."""
         record = {}
 
-        def listen(who, judge, score):
+        def listen(who, judge, score, _):
             if who == owner:
                 images = record.setdefault(judge, {})
-                frame = sum(clip_of(name) == self.current_image for name in images)
-                images[f'{self.current_image}{FRAME}{frame}' if frame else self.current_image] = score
+                images[next_name(self.current_image, images)] = score
 
         with metrics.listening(listen):
             yield record
@@ -146,11 +163,11 @@ class ValidationMixin:
     def _start_baseline(self, dataloader):
         """Point ``baseline: start`` to this data set's scores of the start weights, made when first needed."""
         options = [option for option in self.gain_options.values() if option.get('baseline') == START]
-        if options:
-            root = self.opt['path'].get('experiments_root') or self.opt['path']['results_root']
-            path = Path(root) / f'baseline_{dataloader.dataset.opt["name"]}.csv'
-            if self.opt['rank'] == 0 and not self._holds(path, options):
-                self._score_start(dataloader, path, options)
+        wanted = options + ([] if self.alarm is None else self.alarm.metric_options)
+        if wanted:
+            path = self._baseline_path(dataloader.dataset.opt['name'])
+            if self.opt['rank'] == 0 and not self._holds(path, wanted):
+                self._score_start(dataloader, path, wanted)
             for option in options:
                 option['baseline'] = str(path)
         try:
@@ -197,6 +214,10 @@ class ValidationMixin:
     def _validated_network(self):
         """The weights that the host validates: the moving average when there is one."""
         return self.net_g_ema if hasattr(self, 'net_g_ema') else self.get_bare_model(self.net_g)
+
+    def _baseline_path(self, dataset_name):
+        root = self.opt['path'].get('experiments_root') or self.opt['path']['results_root']
+        return Path(root) / f'baseline_{dataset_name}.csv'
 
     def _start_path(self):
         return Path(self.opt['path']['models']) / f'net_g_{START}.pth'

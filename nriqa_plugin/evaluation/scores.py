@@ -122,6 +122,12 @@ def clip_of(image):
     return image.partition(FRAME)[0]
 
 
+def next_name(image, taken):
+    """The name for one more score of an image: its own, or ``clip::n`` for the n-th further frame of a clip."""
+    frame = sum(clip_of(name) == image for name in taken)
+    return f'{image}{FRAME}{frame}' if frame else image
+
+
 def dataset_mean(rows):
     """Mean score over images; over the means of clips for video, as BasicSR reports it for clips of unequal length."""
     clips = {}

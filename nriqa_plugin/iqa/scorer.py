@@ -20,6 +20,7 @@ BUILT_IN = {
     'gmsd': 'nriqa_plugin.iqa.piq_scorer:gmsd',
     'vsi': 'nriqa_plugin.iqa.piq_scorer:vsi',
     'fsim': 'nriqa_plugin.iqa.piq_scorer:fsim',
+    'pattern': 'nriqa_plugin.iqa.pattern:Pattern',
     'ensemble': 'nriqa_plugin.iqa.ensemble:Ensemble',
 }
 
