@@ -90,21 +90,22 @@ REAL_RUNS = {
 @pytest.mark.parametrize('run', REAL_RUNS)
 def test_the_rule_on_lpips_tells_the_gamed_runs_of_the_readme_from_the_others(run):
     judge, reference, optimised, expected = REAL_RUNS[run]
-    changes = (change('cnniqa', 34.34, judge), change('lpips', 0.1515, reference), change('pattern', 0.0, 0.0))
-    assert bool(AlarmRule().reasons(*changes, optimised)) == expected
+    changes = (change('cnniqa', 34.34, judge), change('lpips', 0.1515, reference))
+    assert bool(AlarmRule().reasons(*(c.gain for c in changes), 0.0, optimised)) == expected
 
 
 def test_lpips_that_hardly_rises_though_optimised_is_suspicious_only_once_the_judge_has_risen():
-    lpips = change('lpips', 0.20, 0.199)
-    assert AlarmRule().reasons(change('musiq', 50.0, 60.0, True), lpips, None, True)
-    assert not AlarmRule().reasons(change('musiq', 50.0, 51.0, True), lpips, None, True)
-    assert not AlarmRule().reasons(change('musiq', 50.0, 60.0, True), lpips, None, False)
-    assert not AlarmRule(rise=0.1).reasons(change('musiq', 50.0, 60.0, True), lpips, None, True)
+    lpips = change('lpips', 0.20, 0.199).gain
+    assert lpips == pytest.approx(0.5)
+    assert AlarmRule().reasons(20.0, lpips, None, True)
+    assert not AlarmRule().reasons(2.0, lpips, None, True)
+    assert not AlarmRule().reasons(20.0, lpips, None, False)
+    assert not AlarmRule(rise=0.1).reasons(20.0, lpips, None, True)
 
 
 def test_a_pattern_that_was_there_before_raises_no_alarm():
-    assert not AlarmRule().reasons(None, None, change('pattern', 3.0, 3.2), False)
-    (reason,) = AlarmRule().reasons(None, None, change('pattern', 0.1, 2.2), False)
+    assert not AlarmRule().reasons(pattern=change('pattern', 3.0, 3.2).growth)
+    (reason,) = AlarmRule().reasons(pattern=change('pattern', 0.1, 2.2).growth)
     assert 'grew by 2.10 grey levels' in reason
 
 
@@ -119,12 +120,21 @@ def test_thresholds_are_positive_numbers(option):
         AlarmRule(**option)
 
 
-def test_only_the_worst_images_are_kept_worst_first():
-    worst = WorstImages(2)
-    for name, worse in (('a', 0.1), ('b', 3.0), ('c', -1.0), ('d', 2.0)):
-        worst.show(worse, name, name.upper())
-    assert worst.worst_first() == [('b', 'B', 3.0), ('d', 'D', 2.0)]
-    assert WorstImages(0).worst_first() == []
+@pytest.mark.parametrize(('higher_better', 'expected'), [(False, ['b', 'd']), (True, ['c', 'a'])])
+def test_only_the_images_that_got_worst_are_kept_worst_first(higher_better, expected):
+    worst = WorstImages(2, dict.fromkeys('abcd', 1.0), higher_better)
+    for name, score in (('a', 1.1), ('b', 4.0), ('c', 0.0), ('d', 3.0), ('unknown', 99.0)):
+        worst.show(name, score, name.upper())
+    assert worst.worst_first() == [(name, name.upper()) for name in expected]
+    assert WorstImages(0, {'a': 1.0}, False).worst_first() == []
+
+
+def test_worst_images_are_written_as_they_were(tmp_path):
+    worst = WorstImages(1, {'clip::3': 0.0}, higher_better=False)
+    image = (photograph(32)[0] * 255).round() / 255
+    worst.show('clip::3', 2.0, image)
+    worst.write(tmp_path / 'new', 'x')
+    assert torch.allclose(read_image(tmp_path / 'new' / 'x_clip_3.png'), image, atol=1e-6)
 
 
 # --- inside a BasicSR training ---
@@ -206,7 +216,10 @@ def test_a_fall_of_the_reference_raises_the_alarm_and_can_stop_the_training(trai
     model.validation(loader, 1, None)
     with torch.no_grad():
         model.net_g.conv_last.bias += 1.0
-    with pytest.raises(RuntimeError, match=r'ARTIFACT ALARM, two, iteration 2: distance fell by .* %'):
+    with pytest.raises(
+        RuntimeError,
+        match=r'ARTIFACT ALARM, two, iteration 2, brightness against distance: the reference judge fell by .* %',
+    ):
         model.validation(loader, 2, None)
     assert len(alarms(plugin_log)) == 1
     assert (tmp_path / 'run' / 'models' / 'net_g_alarm.pth').is_file()

@@ -116,6 +116,7 @@ def test_every_registered_name_builds_from_a_plain_config_dict(tmp_path):
         'RelativeGain': {'judges': JUDGES},
         'PerceptualHook': {},
         'RelativeGainHook': {},
+        'ArtifactAlarmHook': {'judge': 'musiq'},
     }
     listed = {thing.__name__: (registry, thing) for registry, things in registration.REGISTERED for thing in things}
     assert options.keys() == listed.keys()
@@ -636,3 +637,79 @@ def test_the_sum_of_the_core_and_of_the_adapter_agree():
     ]
     pred, target = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
     assert MODELS.build({'type': 'LossSum', 'terms': terms})(pred, target) == CoreLossSum(terms)(pred, target)
+
+
+# --------------------------------------------------------------------------------------------- artifact alarm
+
+
+class Spoils(Hook):
+    """Makes every output brighter after the second step."""
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter == 1:
+            with torch.no_grad():
+                runner.model.generator.conv_last.bias += 1.0
+
+
+def alarmed(work_dir, images, alarm=None, **more):
+    """A run of four steps at a learning rate of 0 which is spoiled after the second."""
+    hooks = {'alarm': {'type': 'ArtifactAlarmHook', 'judge': 'brightness', 'reference': 'distance', **(alarm or {})}}
+    still = {'optim_wrapper': {'optimizer': {'lr': 0.0}}}
+    options = {'default_hooks': hooks, **still, **more}
+    return runner(work_dir, images, steps=4, judges=[*JUDGES, 'pattern'], **options)
+
+
+def test_the_alarm_is_silent_before_and_shows_the_worst_images_after_the_output_is_spoiled(
+    tmp_path, images, plugin_log
+):
+    run = alarmed(tmp_path, images, {'images': 1, 'pattern': 1e6})
+    run.register_hook(Spoils())
+    run.train()
+    shown = sorted(path.name for path in (tmp_path / 'artifacts').iterdir())
+    assert [name.split('_')[:2] for name in shown if 'reference' in name] == [[i, 'reference'] for i in '234']
+    assert {name.split('_')[0] for name in shown} == {'2', '3', '4'}  # not 1
+    assert run.iter == 4
+    assert 'val/gain/pattern' not in run.message_hub.log_scalars
+    assert scalar(run, 'val/pattern')
+
+
+def test_the_alarm_saves_a_checkpoint_and_ends_the_training(tmp_path, images):
+    run = alarmed(tmp_path, images, {'action': 'stop', 'pattern': 1e6})
+    run.register_hook(Spoils())
+    run.train()
+    assert run.iter < 4
+    state = torch.load(tmp_path / 'alarm.pth', weights_only=True)['state_dict']
+    assert state['generator.conv_last.bias'].mean() > 0.5
+
+
+def test_the_alarm_knows_whether_its_reference_is_optimised(tmp_path, images):
+    terms = [*TERMS, {'type': 'FRIQALoss', 'metric': 'tests.judges:Distance', 'weight': 0.0}]
+    thresholds = {'fall': 1e6, 'judge_rise': 0.5, 'rise': 1e6, 'pattern': 1e6}
+    for name, used in (('without', TERMS), ('with', terms)):
+        model = plain(SR, data_preprocessor=UNIT, pixel_loss={'type': 'LossSum', 'terms': used})
+        run = alarmed(tmp_path / name, images, thresholds, model=model)
+        run.register_hook(Spoils())
+        run.train()
+        assert (tmp_path / name / 'artifacts').exists() == (name == 'with')
+
+
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        ({'falls': 1.0}, "threshold of ArtifactAlarmHook: 'falls'. Did you mean 'fall'"),
+        ({'action': 'halt'}, 'ArtifactAlarmHook: action'),
+        ({'images': -1}, 'ArtifactAlarmHook: images'),
+        ({'fall': -1.0}, 'artifact alarm: fall'),
+    ],
+)
+def test_wrong_alarm_options_are_refused(option, message):
+    with pytest.raises(ValueError, match=message):
+        HOOKS.build({'type': 'ArtifactAlarmHook', 'judge': 'musiq', **option})
+
+
+def test_an_alarm_without_its_judges_among_the_metrics_is_refused(tmp_path, images):
+    run = alarmed(tmp_path, images, {'reference': 'lpips'})
+    with pytest.raises(
+        ValueError, match=r"has all of the judges \['brightness', 'lpips', 'pattern'\], only \[\['brightness"
+    ):
+        run.train()

@@ -3,12 +3,11 @@
 import logging
 from pathlib import Path
 
-import cv2
-
 from nriqa_plugin.basicsr import metrics
-from nriqa_plugin.checks import atomic_path, check_choice, check_keys, check_number, unknown_name
+from nriqa_plugin.checks import check_choice, check_keys, check_number, unknown_name
 from nriqa_plugin.evaluation.artifact_alarm import AlarmRule, Change, WorstImages
-from nriqa_plugin.evaluation.scores import FRAME, next_name, read_scores
+from nriqa_plugin.evaluation.scores import next_name, read_scores
+from nriqa_plugin.losses.iqa_loss import optimised_judges
 
 ALARM = 'alarm'  # label of the network that is saved when the alarm stops a training
 OWN = 'calculate_iqa'
@@ -66,39 +65,34 @@ class ArtifactAlarm:
         images = check_number('val.artifact_alarm.images', option.get('images', 4), low=0, integer=True)
         return cls(judges, [named[name] for name in chosen.values()], rule, action, images)
 
-    def watch(self, baseline_file, dataset_name, optimised):
-        """A :class:`Watch` over one validation; ``optimised`` are the names of the judges in the training's losses."""
+    def watch(self, baseline_file, dataset_name, losses):
+        """A :class:`Watch` over one validation; ``losses`` are those of the training."""
         scores = read_scores(baseline_file)
         before = {role: {row.image: row.score for row in scores.of(judge.name)} for role, judge in self.judges.items()}
-        return Watch(self, before, Path(baseline_file).parent, dataset_name, optimised)
+        optimised = self.judges['reference'].name in optimised_judges(losses)
+        return Watch(self, before, Path(baseline_file).parent / 'artifacts', dataset_name, optimised)
 
 
 class Watch:
     """Hears every score of one validation, keeps the worst images, and reports."""
 
-    def __init__(self, alarm, before, folder, dataset_name, optimised):
+    def __init__(self, alarm, before, folder, dataset_name, reference_optimised):
         self.alarm, self.before, self.folder, self.dataset_name = alarm, before, folder, dataset_name
-        self.reference_optimised = alarm.judges['reference'].name in optimised
+        self.reference_optimised = reference_optimised
         self.after = {role: {} for role in alarm.judges}
-        self.worst = {role: WorstImages(alarm.images) for role in ('reference', 'pattern')}
+        self.worst = {
+            role: WorstImages(alarm.images, before[role], alarm.judges[role].higher_better)
+            for role in ('reference', 'pattern')
+        }
 
     def hear(self, name, owner, scorer, score, image):
         """Listener of :func:`nriqa_plugin.basicsr.metrics.listening`, with the image's name in front."""
-        if owner != OWN:
-            return
         for role, judge in self.alarm.judges.items():
-            if judge is scorer:
+            if owner == OWN and judge is scorer:
                 known = next_name(name, self.after[role])
                 self.after[role][known] = score
-                if role in self.worst and known in self.before[role]:
-                    worse = self.change(role, {known: self.before[role][known]}, {known: score}).worsening(known)
-                    self.worst[role].show(worse, known, image)
-
-    def change(self, role, before=None, after=None):
-        """The :class:`Change` of one judge."""
-        judge = self.alarm.judges[role]
-        before, after = before or self.before[role], after or self.after[role]
-        return Change(judge.name, judge.higher_better, before, after)
+                if role in self.worst:
+                    self.worst[role].show(known, score, image[..., ::-1])
 
     def report(self, iteration, stop):
         """Warn and write the worst images when something is suspicious.
@@ -110,25 +104,24 @@ class Watch:
         Raises:
             ArtifactAlarmError: ``action: stop``.
         """
-        changes = {role: self.change(role) for role in self.alarm.judges}
-        reasons = self.alarm.rule.reasons(**changes, reference_optimised=self.reference_optimised)
+        changes = {
+            role: Change(judge.name, judge.higher_better, self.before[role], self.after[role])
+            for role, judge in self.alarm.judges.items()
+        }
+        reasons = self.alarm.rule.reasons(
+            changes['judge'].gain, changes['reference'].gain, changes['pattern'].growth, self.reference_optimised
+        )
         if not reasons or (self.dataset_name, iteration) in self.alarm.reported:  # the host validates twice at the end
             return
         self.alarm.reported.add((self.dataset_name, iteration))
-        folder = self.folder / 'artifacts'
         for role, worst in self.worst.items():
-            for name, image, _ in worst.worst_first():
-                file = folder / f'{iteration}_{self.dataset_name}_{role}_{Path(name).stem.replace(FRAME, "_")}.png'
-                write_png(file, image)
-        text = f'ARTIFACT ALARM, {self.dataset_name}, iteration {iteration}: {"; ".join(reasons)}. Look at {folder}'
+            worst.write(self.folder, f'{iteration}_{self.dataset_name}_{role}')
+        names = f'{changes["judge"].name} against {changes["reference"].name}'
+        text = (
+            f'ARTIFACT ALARM, {self.dataset_name}, iteration {iteration}, {names}: {"; ".join(reasons)}. '
+            f'Look at {self.folder}'
+        )
         logger.warning(text)
         if self.alarm.action == 'stop':
             stop()
             raise ArtifactAlarmError(text)
-
-
-def write_png(path, image):
-    """Write an 8-bit BGR image, at once or not at all."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(cv2.imencode('.png', image)[1].tobytes())

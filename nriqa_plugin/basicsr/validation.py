@@ -11,7 +11,6 @@ from nriqa_plugin.basicsr import cpu, metrics
 from nriqa_plugin.basicsr.alarm import ALARM, ArtifactAlarm
 from nriqa_plugin.checks import atomic_path, in_place, load_weights, unknown_name
 from nriqa_plugin.evaluation.scores import next_name, read_scores, score_row, write_scores
-from nriqa_plugin.losses.iqa_loss import IQALoss
 from nriqa_plugin.losses.training_state import unchanged_random
 
 try:
@@ -109,9 +108,7 @@ class ValidationMixin:
         if self.alarm is None or self.opt['rank'] != 0:
             yield None
             return
-        parts = (part for loss in self.own_losses.values() for part in loss.modules())
-        optimised = {part.scorer.name for part in parts if isinstance(part, IQALoss)}
-        watch = self.alarm.watch(self._baseline_path(dataset_name), dataset_name, optimised)
+        watch = self.alarm.watch(self._baseline_path(dataset_name), dataset_name, self.own_losses.values())
         with metrics.listening(lambda *heard: watch.hear(self.current_image, *heard)):
             yield watch
 

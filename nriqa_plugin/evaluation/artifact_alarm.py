@@ -6,9 +6,12 @@ them for detail) are found by the judge ``pattern``.
 """
 
 import heapq
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from nriqa_plugin.checks import check_number
+from nriqa_plugin.evaluation.images import write_image
 from nriqa_plugin.evaluation.relative_gain import relative_gain
 from nriqa_plugin.evaluation.scores import mean
 
@@ -34,28 +37,28 @@ class AlarmRule:
         for name, value in vars(self).items():
             check_number(f'artifact alarm: {name}', value, low=0)
 
-    def reasons(self, judge, reference, pattern, reference_optimised):
-        """Why these scores are suspicious.
+    def reasons(self, judge=None, reference=None, pattern=None, reference_optimised=False):
+        """Why these changes against the baseline are suspicious.
 
         Args:
-            judge, reference, pattern (Change | None): of the optimised judge, of LPIPS and of ``pattern``; one that is
-                not there raises no alarm.
+            judge, reference (float | None): relative gains of the optimised judge and of LPIPS in percent.
+            pattern (float | None): growth of the judge ``pattern`` in grey levels. What is not there raises no alarm.
             reference_optimised (bool): whether LPIPS is a term of the loss.
 
         Returns:
             list[str]: empty when all is well.
         """
         found = []
-        if reference is not None and not reference_optimised and reference.gain <= -self.fall:
-            found.append(f'{reference.name} fell by {-reference.gain:.1f} % (allowed: {self.fall} %)')
-        if reference is not None and reference_optimised and reference.gain < self.rise:
-            if judge is not None and judge.gain >= self.judge_rise:
-                found.append(f'{reference.name} is optimised and yet gained only {reference.gain:.1f} % while '
-                             f'{judge.name} gained {judge.gain:.1f} % (asked for: {self.rise} %)')  # fmt: skip
-            elif reference.gain <= -self.fall:
-                found.append(f'{reference.name} is optimised and yet fell by {-reference.gain:.1f} %')
-        if pattern is not None and pattern.growth > self.pattern:
-            found.append(f'a periodic pattern grew by {pattern.growth:.2f} grey levels (allowed: {self.pattern})')
+        if reference is not None and not reference_optimised and reference <= -self.fall:
+            found.append(f'the reference judge fell by {-reference:.1f} % (allowed: {self.fall} %)')
+        if reference is not None and reference_optimised and reference < self.rise:
+            if judge is not None and judge >= self.judge_rise:
+                found.append(f'the reference judge is optimised and yet gained only {reference:.1f} % while the judge '
+                             f'gained {judge:.1f} % (asked for: {self.rise} %)')  # fmt: skip
+            elif reference <= -self.fall:
+                found.append(f'the reference judge is optimised and yet fell by {-reference:.1f} %')
+        if pattern is not None and pattern > self.pattern:
+            found.append(f'a periodic pattern grew by {pattern:.2f} grey levels (allowed: {self.pattern})')
         return found
 
 
@@ -91,31 +94,37 @@ class Change:
         """Difference of the means, in the judge's units."""
         return mean(self.after.values()) - mean(self.before.values())
 
-    def worsening(self, image):
-        """By how much an image's score got worse, in the judge's units; negative when it got better."""
-        change = self.after[image] - self.before[image]
-        return -change if self.higher_better else change
-
 
 class WorstImages:
-    """Keeps the ``count`` images with the largest ``worsening`` that it was shown, and no others.
+    """Keeps the ``count`` images that got worst, and no others.
 
     Args:
         count (int): how many.
+        before (dict[str, float]): scores of the baseline by image; images that are not among them are left out.
+        higher_better (bool): direction of the judge.
     """
 
-    def __init__(self, count):
-        self.count, self.kept, self.shown = count, [], 0
+    def __init__(self, count, before, higher_better):
+        self.count, self.before, self.sign = count, before, -1 if higher_better else 1
+        self.kept, self.shown = [], 0
 
-    def show(self, worsening, name, image):
-        """Offer an image; only the worst are kept."""
+    def show(self, name, score, image):
+        """Offer an image with its score; only the worst are kept."""
+        if name not in self.before:
+            return
         self.shown += 1
-        item = (worsening, -self.shown, name, image)
+        item = (self.sign * (score - self.before[name]), -self.shown, name, image)
         if len(self.kept) < self.count:
             heapq.heappush(self.kept, item)
         elif self.count:
             heapq.heappushpop(self.kept, item)
 
     def worst_first(self):
-        """``(name, image, worsening)``, worst first."""
-        return [(name, image, worse) for worse, _, name, image in sorted(self.kept, reverse=True)]
+        """``(name, image)``, worst first."""
+        kept = sorted(self.kept, key=lambda item: item[:2], reverse=True)
+        return [(name, image) for _, _, name, image in kept]
+
+    def write(self, folder, label):
+        """Write them as ``<label>_<name>.png`` (RGB, 8 bits) into a folder."""
+        for name, image in self.worst_first():
+            write_image(Path(folder) / f'{label}_{re.sub(r"[^0-9A-Za-z.-]+", "_", Path(name).stem)}.png', image)

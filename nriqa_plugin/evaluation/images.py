@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from nriqa_plugin.checks import atomic_path
+
 EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 
@@ -39,6 +41,19 @@ def read_image(path):
     if pixels.ndim == 2:
         pixels = pixels[:, :, None].repeat(3, axis=2)
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def write_image(path, image):
+    """Write an 8-bit image, at once or not at all.
+
+    Args:
+        path (str | Path): its ending says the format, for example ``.png``; missing folders are made.
+        image (ndarray | Tensor): 8-bit RGB ``(H, W, 3)``, or RGB in [0, 1] ``(3, H, W)``.
+    """
+    if isinstance(image, torch.Tensor):
+        image = image.detach().cpu().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
+    with atomic_path(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(image)).save(temporary)
 
 
 def list_images(folder):

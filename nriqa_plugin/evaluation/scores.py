@@ -124,8 +124,12 @@ def clip_of(image):
 
 def next_name(image, taken):
     """The name for one more score of an image: its own, or ``clip::n`` for the n-th further frame of a clip."""
-    frame = sum(clip_of(name) == image for name in taken)
-    return f'{image}{FRAME}{frame}' if frame else image
+    return frame_name(image, sum(clip_of(name) == image for name in taken))
+
+
+def frame_name(clip, number):
+    """The name of a frame: the clip's own for the first one (and for an image), else ``clip::number``."""
+    return f'{clip}{FRAME}{number}' if number else clip
 
 
 def dataset_mean(rows):

@@ -32,6 +32,7 @@ class Pattern(Scorer):
     score_range = (0.0, 255.0)
     min_side = 32
     differentiable = False
+    has_gain = False
     no_gradient = 'a pattern counts only where it is significant'
 
     def score(self, pred, ref=None):

@@ -38,6 +38,7 @@ class Scorer(nn.Module):
         differentiable (bool): whether its gradient with respect to ``pred`` is usable as a loss.
         no_gradient (str): why the gradient is not usable, if ``differentiable`` is false.
         temporal (bool): a video judge that takes ``(N, T, 3, H, W)``.
+        has_gain (bool): whether a relative gain of its mean makes sense; not where a usual mean is 0.
 
     Networks assigned to an attribute are frozen, put in eval mode for good and kept out of
     ``nn.Module``'s bookkeeping: a parent model neither saves, optimises, averages nor trains them, and
@@ -53,6 +54,7 @@ class Scorer(nn.Module):
     differentiable = True
     no_gradient = ''
     temporal = False
+    has_gain = True
 
     def __init__(self):
         super().__init__()

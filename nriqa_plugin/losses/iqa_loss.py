@@ -225,6 +225,16 @@ class FRIQALoss(IQALoss):
     reference_judge = True
 
 
+def optimised_judges(losses):
+    """Names of the judges that are in losses or in their terms.
+
+    Args:
+        losses (iterable[nn.Module]): of a training, also others than ours.
+    """
+    parts = (part for loss in losses for part in loss.modules())
+    return {part.scorer.name for part in parts if isinstance(part, IQALoss)}
+
+
 def probe_gradient(scorer):
     """Run one tiny backward pass through a judge.
 

@@ -42,12 +42,16 @@ class RelativeGain(IQAMetric):
 
     def directions(self):
         """As in ``IQAMetric``; a higher gain is always better."""
-        return {**super().directions(), **{self._key(f'gain/{name}'): True for name in self.judges}}
+        return {**super().directions(), **{self._key(f'gain/{name}'): True for name in self._with_gain()}}
+
+    def _with_gain(self):
+        """The judges whose mean can be divided by; ``pattern`` is 0 for a clean image and only has a score."""
+        return {name: judge for name, judge in self.judges.items() if judge.has_gain}
 
     def baselines(self):
         """``{name: Baseline}`` from the file, checked against today's judges."""
         found = {}
-        for name, judge in self.judges.items():
+        for name, judge in self._with_gain().items():
             found[name] = read_baseline(check_file('baseline', self.path), name)
             if found[name].judge_hash != judge.weights_hash():
                 raise ValueError(f'baseline: {self.path} was scored by other weights or options of {judge.name} '

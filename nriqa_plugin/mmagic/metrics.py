@@ -7,7 +7,7 @@ import torch
 from mmagic.evaluation.metrics.base_sample_wise_metric import BaseSampleWiseMetric
 
 from nriqa_plugin.checks import check_keys, in_place
-from nriqa_plugin.evaluation.scores import FRAME, dataset_mean, score_row
+from nriqa_plugin.evaluation.scores import dataset_mean, frame_name, score_row
 from nriqa_plugin.iqa import create_scorer
 
 JUDGE_KEYS = ('metric', 'weights', 'options', 'crop_border', 'name')
@@ -45,6 +45,7 @@ class IQAMetric(BaseSampleWiseMetric):
     ):
         device = ('cuda' if torch.cuda.is_available() else 'cpu') if device == 'auto' else device
         super().__init__(gt_key, pred_key, device=device, collect_device=collect_device, prefix=prefix)
+        self.listener = None  # told (image, {name: scores of its frames}, frames as RGB in [0, 1]), of this rank only
         self.judges = {}
         owner = type(self).__name__
         if not isinstance(judges, (list, tuple)) or not judges:
@@ -74,6 +75,8 @@ class IQAMetric(BaseSampleWiseMetric):
                 if any(judge.needs_reference for judge in self.judges.values()) and self.gt_key in data:
                     gt = self._to_unit_rgb(data[self.gt_key])
                 scores = {name: self._score(judge, pred, gt) for name, judge in self.judges.items()}
+            if self.listener is not None:
+                self.listener(image, scores, pred)
             self.results.append({'image': image, 'scores': scores})
 
     def _score(self, judge, pred, gt):
@@ -99,7 +102,7 @@ class IQAMetric(BaseSampleWiseMetric):
             scores = (
                 (result['image'], t, score) for result in results for t, score in enumerate(result['scores'][name])
             )
-            rows = (score_row(f'{i}{FRAME}{t}' if t else i, judge, score, judge_hash=digest) for i, t, score in scores)
+            rows = (score_row(frame_name(i, t), judge, score, judge_hash=digest) for i, t, score in scores)
             found[name] = [replace(row, metric=name) for row in rows]
         return found
 

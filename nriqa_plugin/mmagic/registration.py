@@ -4,6 +4,7 @@ from mmagic.registry import HOOKS, METRICS, MODELS
 
 from nriqa_plugin.archs import RLFN
 from nriqa_plugin.losses import ColourLoss, TVLoss
+from nriqa_plugin.mmagic.alarm import ArtifactAlarmHook
 from nriqa_plugin.mmagic.gain import RelativeGain, RelativeGainHook
 from nriqa_plugin.mmagic.hooks import PerceptualHook
 from nriqa_plugin.mmagic.losses import FRIQALoss, LossPair, LossSum, NRIQALoss, VGGLoss
@@ -12,7 +13,7 @@ from nriqa_plugin.mmagic.metrics import IQAMetric
 REGISTERED = (
     (MODELS, (LossSum, LossPair, NRIQALoss, FRIQALoss, VGGLoss, ColourLoss, TVLoss, RLFN)),
     (METRICS, (IQAMetric, RelativeGain)),
-    (HOOKS, (PerceptualHook, RelativeGainHook)),
+    (HOOKS, (PerceptualHook, RelativeGainHook, ArtifactAlarmHook)),
 )
 
 
