@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from nriqa_plugin.iqa import create_scorer, pyiqa_scorer
-from nriqa_plugin.iqa.pyiqa_scorer import PyiqaScorer, metric_configs, parse_range
+from nriqa_plugin.iqa import create_scorer, pyiqa_build, pyiqa_scorer, pyiqa_tables
+from nriqa_plugin.iqa.pyiqa_scorer import PyiqaScorer
+from nriqa_plugin.iqa.pyiqa_tables import metric_configs, parse_range
 from nriqa_plugin.losses import FRIQALoss, NRIQALoss
+from nriqa_plugin.losses.iqa_loss import pink_noise
 
 if not metric_configs():  # not importorskip: importing takes seconds even when every test here is deselected
     pytest.skip('pyiqa is not installed', allow_module_level=True)
@@ -173,6 +175,48 @@ def test_metrics_listed_without_gradient_have_none(name):
         NRIQALoss(judge)
 
 
+def with_published_parameters_of_niqe(monkeypatch, folder):
+    """pyiqa's NIQE on the parameters that BasicSR ships."""
+    from pyiqa.utils import download_util
+    from scipy.io import savemat
+
+    ours = create_scorer('niqe')
+    mean, covariance = ours.mean.double().numpy(), ours.covariance.double().numpy()
+    savemat(folder / 'niqe_modelparameters.mat', {'mu_prisparam': mean, 'cov_prisparam': covariance})
+    monkeypatch.setattr(download_util, 'DEFAULT_CACHE_DIR', str(folder))
+    return create_scorer('pyiqa:niqe'), ours
+
+
+def test_following_the_gradient_of_pyiqas_niqe_makes_it_worse_and_following_ours_makes_it_better(monkeypatch, tmp_path):
+    theirs, ours = with_published_parameters_of_niqe(monkeypatch, tmp_path)
+    start = pink_noise((1, 3, 192, 192), torch.Generator().manual_seed(0))
+    assert theirs(start).item() == pytest.approx(ours(start).item(), rel=0.05)  # borders and resizing differ a little
+    assert not theirs.differentiable
+    theirs.differentiable = True
+    for judge, better in ((theirs, False), (ours, True)):
+        image = start
+        for _ in range(10):
+            gradient = value_and_gradient(judge.raw_scores, image)[1]
+            image = (image - gradient.sign() / 255).clamp(0, 1)
+        assert (theirs(image).item() < theirs(start).item()) == better
+
+
+def test_sides_that_a_network_would_refuse_are_named_before_it_runs(monkeypatch):
+    judge = stand_in(monkeypatch, 'AFINE')
+    assert judge(images(size=64)).shape == (2,)
+    with pytest.raises(ValueError, match=r'sides that are multiples of 32 px, pred is \(2, 3, 72, 72\)'):
+        judge(images(size=72))
+    assert judge.leave_out_border(4)(images(size=72)).shape == (2,)
+    with pytest.raises(ValueError, match='multiples of 32 px and a border of 4 px'):
+        judge(images(size=64 + 32))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+def test_a_metric_that_moves_itself_to_a_gpu_says_so_when_there_is_none():
+    with pytest.raises(RuntimeError, match='the judge maclip needs a CUDA GPU'):
+        create_scorer('maclip')
+
+
 # --- names, options and files ---
 
 
@@ -202,8 +246,9 @@ def test_the_table_of_metrics_is_pyiqas_and_every_range_in_it_is_understood():
         assert low < high
         assert math.isfinite(low) or math.isfinite(high)
     kinds = {config['metric_opts']['type'] for config in metric_configs().values()}
-    tables = (pyiqa_scorer.FROM_FILE, pyiqa_scorer.NO_GRADIENT, pyiqa_scorer.NO_JUDGE, pyiqa_scorer.ONE_BY_ONE)
-    assert {*pyiqa_scorer.MIN_SIDE, *(kind for table in tables for kind in table)} <= kinds
+    names = ('FROM_FILE', 'NO_GRADIENT', 'NO_JUDGE', 'NEEDS_CUDA', 'ONE_BY_ONE', 'MULTIPLE', 'MIN_SIDE')
+    tables = [getattr(pyiqa_tables, name) for name in names]
+    assert {*(kind for table in tables for kind in table)} <= kinds
 
 
 @pytest.mark.parametrize(
@@ -299,8 +344,8 @@ def from_file(name, folder, monkeypatch):
     monkeypatch.setattr(socket, 'getaddrinfo', lambda *args, **options: pytest.fail('asked for the internet'))
     config = metric_configs()[name]
     options = {key: value for key, value in config['metric_opts'].items() if key != 'type'}
-    network_class = pyiqa_scorer._network_class(name, config['metric_opts']['type'])
-    with pyiqa_scorer._loading_nothing(network_class):
+    network_class = pyiqa_build.network_class_of(name, config['metric_opts']['type'])
+    with pyiqa_build.loading_nothing(network_class):
         network = network_class(**options)
     torch.save({'params': {f'module.{key}': value for key, value in network.state_dict().items()}}, folder / 'w.pth')
     judge = PyiqaScorer(name, weights=folder / 'w.pth', **ONE_CROP.get(name, {}))
@@ -318,7 +363,18 @@ def test_wrapped_weights_load_without_a_download(tmp_path, monkeypatch):
 def one_metric_per_network():
     """The first metric of every network that takes a file."""
     kinds = {config['metric_opts']['type']: name for name, config in reversed(metric_configs().items())}
-    return [kinds[kind] for kind in pyiqa_scorer.FROM_FILE]
+    return [kinds[kind] for kind in pyiqa_tables.FROM_FILE]
+
+
+def test_the_face_detector_keeps_its_weights_while_the_metrics_own_come_from_a_file():
+    # It is no part of the network, so no file of ``weights`` brings them back.
+    detector_class = type('Detector', (nn.Linear,), {'__module__': 'facexlib.detection'})
+    trained, detector, backbone = nn.Linear(3, 2), detector_class(3, 2), nn.Linear(3, 2)
+    with pyiqa_build.loading_nothing(pyiqa_build.network_class_of('topiq_nr-face', 'CFANet')):
+        detector.load_state_dict(trained.state_dict())
+        backbone.load_state_dict(trained.state_dict())
+    assert torch.equal(detector.weight, trained.weight)
+    assert not torch.equal(backbone.weight, trained.weight)
 
 
 @pytest.mark.slow
