@@ -10,7 +10,7 @@ from nriqa_plugin.checks import import_extra, unknown_name
 from nriqa_plugin.doctor.environment import hint_for
 from nriqa_plugin.doctor.findings import reason_of
 from nriqa_plugin.doctor.start_conditions import check_sections
-from nriqa_plugin.losses.loss_sum import check_slot
+from nriqa_plugin.losses import check_slot
 
 OUR_LOSSES = ('LossSum', 'LossPair', 'NRIQALoss', 'FRIQALoss', 'VGGLoss', 'ColourLoss', 'TVLoss')
 OUR_METRICS = ('calculate_iqa', 'calculate_relative_gain')

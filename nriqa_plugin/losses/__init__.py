@@ -2,8 +2,9 @@
 
 from nriqa_plugin.losses.colour_loss import ColourLoss
 from nriqa_plugin.losses.iqa_loss import FRIQALoss, NRIQALoss
-from nriqa_plugin.losses.loss_sum import LossPair, LossSum, check_slot
+from nriqa_plugin.losses.loss_sum import LossSum
 from nriqa_plugin.losses.pixel_loss import CharbonnierLoss
+from nriqa_plugin.losses.slots import LossPair, check_slot
 from nriqa_plugin.losses.smoothness import TVLoss
 from nriqa_plugin.losses.vgg_loss import VGGLoss
 

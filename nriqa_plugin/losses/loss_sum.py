@@ -1,7 +1,10 @@
 """A weighted sum of loss terms for the slot where a framework expects its pixel loss."""
 
+import functools
 import inspect
 import logging
+import math
+import operator
 
 import torch
 from torch import nn
@@ -162,7 +165,7 @@ class LossSum(nn.Module):
         if self.iteration % WARN_EVERY == 0:
             self.report_counts()
         # With every term asleep the result still has to be connected, since the host calls backward().
-        return sum(contributions) if contributions else pred.sum() * 0
+        return functools.reduce(operator.add, contributions) if contributions else pred.sum() * 0
 
     def _contribution(self, term, weight, pred, target):
         view = pred.view_as(pred)
@@ -179,22 +182,22 @@ class LossSum(nn.Module):
             got = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
             raise ValueError(f"must return one number, got {got}; a loss needs reduction 'mean' or 'sum' here")
         self.values[term.name] = value.detach()
-        finite = torch.isfinite(value.detach())
-        fine = _is_true(finite)
-        if not fine:
+        finite = _finite(value.detach())
+        if finite is not True:
             term.dropped.add_(~finite)
         if view.requires_grad:
             view.register_hook(lambda gradient: self._watch_gradient(term, finite, gradient))
         weighted = value * weight
-        return weighted if fine or self.nonfinite != 'drop' else torch.where(finite, weighted, 0)
+        return weighted if finite is True or self.nonfinite != 'drop' else torch.where(finite, weighted, 0)
 
     def _watch_gradient(self, term, value_was_finite, gradient):
         norm = torch.linalg.vector_norm(gradient.detach(), dtype=torch.float32)
         if self.grad_norms_wanted:
             self.grad_norms[term.name] = norm
-        finite = torch.isfinite(norm)
-        if _is_true(finite) and value_was_finite:
+        finite = _finite(norm)
+        if finite is True and value_was_finite is True:
             return gradient
+        finite, value_was_finite = (torch.as_tensor(flag, device=norm.device) for flag in (finite, value_was_finite))
         term.dropped.add_(value_was_finite & ~finite)
         if self.nonfinite == 'drop':
             return torch.where(finite, gradient, 0)
@@ -236,33 +239,11 @@ class LossSum(nn.Module):
                 term.loss.load_loss_state(state['terms'][term.name])
 
 
-class LossPair(LossSum):
-    """A ``LossSum`` for slots that want the pair (perceptual, style), as the frameworks' perceptual losses return."""
-
-    def forward(self, pred, target=None):
-        """As :meth:`LossSum.forward`, but returns ``(sum, None)``."""
-        return super().forward(pred, target), None
-
-
-def check_slot(slot, loss):
-    """Refuse one of our losses in a slot of the other kind: ``perceptual`` wants a pair, ``pixel`` one number.
-
-    Raises:
-        ValueError: saying what to write instead.
-    """
-    ours = (*OWN_LOSSES.values(), LossSum)
-    if slot == 'perceptual' and isinstance(loss, ours) and not isinstance(loss, LossPair):
-        raise ValueError(
-            f'the perceptual slot wants the pair (perceptual, style), {type(loss).__name__} gives one number: '
-            'write {type: LossPair, terms: [...]} there'
-        )
-    if slot == 'pixel' and isinstance(loss, LossPair):
-        raise ValueError('the pixel slot wants one number, LossPair gives a pair: write type: LossSum there')
-
-
-def _is_true(flag):
-    """Whether a flag is known to be set: on a CPU one look tells, on a GPU it would stall the queue."""
-    return flag.device.type == 'cpu' and bool(flag)
+def _finite(number):
+    """Whether a 0-d tensor is finite: ``True`` or a flag. Only on a CPU one may look: it would stall a GPU's queue."""
+    if number.device.type == 'cpu' and math.isfinite(number.item()):
+        return True
+    return torch.isfinite(number)
 
 
 def _placed(terms):
