@@ -74,7 +74,7 @@ def report(judge, images, options):
             return
         for name, changed in VARIANTS.items():
             variant = step(NRIQALoss(judge, weights=weights, **changed).to(options.device), images)
-            rows = paired_seconds(ours, variant, options.runs // 2, options.device)
+            rows = paired_seconds(ours, variant, max(2, options.runs // 2), options.device)
             error, peak = relative_error(variant(), ours()), memory_of_own_process(f'{judge}/{name}')
             print(
                 f'  {name}: time default / variant {ratio_text(rows)}, {peak:.0f} MB, '

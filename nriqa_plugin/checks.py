@@ -9,11 +9,15 @@ import inspect
 import math
 import os
 import pickle
+import re
 import tempfile
+from decimal import Decimal
 from numbers import Real
 from pathlib import Path
 
 import torch
+
+YAML_NUMBER = re.compile(r'[-+]?\d+(\.\d*([eE][-+]\d+)?)?')  # of YAML 1.1, as PyYAML reads it
 
 
 def unknown_name(what, got, allowed):
@@ -55,16 +59,13 @@ def check_number(option, value, low=-math.inf, high=math.inf, integer=False):
     """Return ``value`` if it is a finite number in ``[low, high]``.
 
     Raises:
-        TypeError: not a number. Numeric text is named as such: YAML reads ``5e-5`` as text, ``5.0e-5`` as a number.
+        TypeError: not a number. Numeric text is named as such: YAML reads ``5e-5`` as text and ``5.0e-5`` as a number,
+            BasicSR's ``--force_yml`` both as text.
         ValueError: not finite or out of range.
     """
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
-            number = float(value)
-            raise TypeError(
-                f'{option} must be a number, got the text {value!r}; write it with a decimal point and a signed '
-                f'exponent, for example {_yaml_float(number)} (YAML reads {value} as text)'
-            )
+            raise TypeError(f'{option} must be a number, got the text {value!r}; {_as_number(value, float(value))}')
     kind = 'an integer' if integer else 'a number'
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f'{option} must be {kind}, got {value!r}')
@@ -80,6 +81,15 @@ def check_flag(option, value):
     if not isinstance(value, bool):
         raise TypeError(f'{option} must be true or false, got {value!r}')
     return value
+
+
+def _as_number(text, number):
+    """How to write a number that arrived as text."""
+    if not YAML_NUMBER.fullmatch(text):
+        return (f'write it with a decimal point and a signed exponent, for example {_yaml_float(number)} '
+                f'(YAML reads {text} as text)')  # fmt: skip
+    plain = f' or {Decimal(repr(number)):f}' if text[0].isdigit() else ''
+    return f"write it without quotes; on BasicSR's command line (--force_yml) write !!float{text}{plain}"
 
 
 def _yaml_float(number):

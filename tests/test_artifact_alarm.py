@@ -1,5 +1,8 @@
 """The artifact alarm: the pattern judge, the paper's rule, and the alarm inside a BasicSR training."""
 
+import warnings
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -7,7 +10,9 @@ from torch import nn
 from nriqa_plugin.evaluation.artifact_alarm import AlarmRule, Change, WorstImages
 from nriqa_plugin.evaluation.images import list_images, read_image
 from nriqa_plugin.iqa import create_scorer
-from nriqa_plugin.losses import NRIQALoss
+from nriqa_plugin.losses import FRIQALoss, LossSum, NRIQALoss
+from nriqa_plugin.losses.optimised import is_optimised
+from tests.judges import Brightness, Darkness, Distance
 
 
 def photograph(side=128, seed=0):
@@ -53,6 +58,13 @@ def test_strong_edges_do_not_look_like_a_pattern():
     assert create_scorer('pattern')(image).item() < 0.5
 
 
+def test_the_smallest_image_is_scored_at_the_periods_that_fit_twice():
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        flat = torch.full((1, 3, 32, 32), 0.5)
+        assert create_scorer('pattern')(dotted(flat, 4, 4)).item() == pytest.approx(4 * 8 / 9, rel=0.01)
+
+
 def test_the_pattern_judge_is_for_watching_only():
     with pytest.raises(ValueError, match='pattern.*counts only where it is significant'):
         NRIQALoss('pattern')
@@ -76,22 +88,23 @@ def change(name, before, after, higher_better=False):
     return Change(name, higher_better, {'a': before}, {'a': after})
 
 
-# README, "Does it help?": (CNNIQA, LPIPS, LPIPS optimised, alarm)
+# README, "Does it help?": (CNNIQA, LPIPS, growth of pattern, LPIPS optimised, alarm on LPIPS alone)
 REAL_RUNS = {
-    'pixel': (31.66, 0.1525, False, False),
-    'pixel + CNNIQA': (8.67, 0.1323, False, False),
-    'pixel + CNNIQA + LPIPS': (9.66, 0.0810, True, False),
-    'pixel + 10 x CNNIQA': (13.40, 0.6396, False, True),
-    'pixel + 10 x CNNIQA + LPIPS': (22.30, 0.2290, True, True),
-    'CNNIQA without pixel loss': (57.84, 0.7671, False, True),
+    'pixel': (31.66, 0.1525, 0.0, False, False),
+    'pixel + CNNIQA': (8.67, 0.1323, 2.2, False, False),
+    'pixel + CNNIQA + LPIPS': (9.66, 0.0810, 3.3, True, False),
+    'pixel + 10 x CNNIQA': (13.40, 0.6396, 8.3, False, True),
+    'pixel + 10 x CNNIQA + LPIPS': (22.30, 0.2290, 4.7, True, True),
+    'CNNIQA without pixel loss': (57.84, 0.7671, 18.2, False, True),
 }
 
 
 @pytest.mark.parametrize('run', REAL_RUNS)
-def test_the_rule_on_lpips_tells_the_gamed_runs_of_the_readme_from_the_others(run):
-    judge, reference, optimised, expected = REAL_RUNS[run]
-    changes = (change('cnniqa', 34.34, judge), change('lpips', 0.1515, reference))
-    assert bool(AlarmRule().reasons(*(c.gain for c in changes), 0.0, optimised)) == expected
+def test_the_rule_on_lpips_finds_the_gamed_runs_of_the_readme_and_with_the_pattern_all_that_draw_dots(run):
+    judge, reference, pattern, optimised, expected = REAL_RUNS[run]
+    gains = [change('cnniqa', 34.34, judge).gain, change('lpips', 0.1515, reference).gain]
+    assert bool(AlarmRule().reasons(*gains, None, optimised)) == expected
+    assert bool(AlarmRule().reasons(*gains, pattern, optimised)) == (run != 'pixel')
 
 
 def test_lpips_that_hardly_rises_though_optimised_is_suspicious_only_once_the_judge_has_risen():
@@ -109,12 +122,40 @@ def test_a_pattern_that_was_there_before_raises_no_alarm():
     assert 'grew by 2.10 grey levels' in reason
 
 
+def test_thresholds_may_be_reached_but_not_passed():
+    assert not AlarmRule().reasons(20.0, -10.0, 1.0, False, 2.0)
+    assert len(AlarmRule().reasons(20.0, -10.01, 1.01, False)) == 2
+    assert not AlarmRule().reasons(20.0, 5.0, None, True)
+
+
+def test_dots_on_one_of_five_images_raise_the_alarm():
+    judge = create_scorer('pattern')
+    images = {f'{seed}.png': photograph(seed=seed) for seed in range(5)}
+    before = {name: judge(image).item() for name, image in images.items()}
+    after = {**before, '3.png': judge(dotted(images['3.png'], 4, 4).clamp(0, 1)).item()}
+    grown = Change('pattern', False, before, after)
+    assert not AlarmRule().reasons(pattern=grown.growth)
+    (reason,) = AlarmRule().reasons(pattern=grown.growth, worst_pattern=grown.worst_growth)
+    assert 'in one image a periodic pattern grew by' in reason
+
+
+def test_clips_count_alike_whatever_their_length():
+    before = {'a': 1.0, 'b': 2.0, 'b::1': 2.0, 'b::2': 2.0}
+    assert Change('x', True, before, {**before, 'a': 2.5}).gain == pytest.approx(100 * 0.75 / 1.5)
+    assert Change('x', True, before, {**before, 'a': 2.5}).growth == pytest.approx(0.75)
+
+
+def test_a_baseline_that_cannot_be_divided_by_names_its_judge():
+    with pytest.raises(ValueError, match='quality: .*must be positive'):
+        _ = change('quality', -1.0, 2.0).gain
+
+
 def test_other_images_than_the_baselines_are_refused():
-    with pytest.raises(ValueError, match="lpips was scored for other images than its baseline: \\['b'\\]"):
+    with pytest.raises(ValueError, match=r'lpips of 1 images in the baseline.*only in the test: 1 \(b\)'):
         Change('lpips', False, {'a': 1.0}, {'a': 1.0, 'b': 2.0})
 
 
-@pytest.mark.parametrize('option', [{'fall': -1}, {'rise': float('nan')}, {'pattern': '1.0'}])
+@pytest.mark.parametrize('option', [{'fall': -1}, {'rise': float('nan')}, {'pattern': '1.0'}, {'worst_pattern': -1}])
 def test_thresholds_are_positive_numbers(option):
     with pytest.raises((ValueError, TypeError), match=f'artifact alarm: {next(iter(option))}'):
         AlarmRule(**option)
@@ -124,9 +165,21 @@ def test_thresholds_are_positive_numbers(option):
 def test_only_the_images_that_got_worst_are_kept_worst_first(higher_better, expected):
     worst = WorstImages(2, dict.fromkeys('abcd', 1.0), higher_better)
     for name, score in (('a', 1.1), ('b', 4.0), ('c', 0.0), ('d', 3.0), ('unknown', 99.0)):
-        worst.show(name, score, name.upper())
-    assert worst.worst_first() == [(name, name.upper()) for name in expected]
+        worst.show(name, score, torch.full((3, 1, 1), ord(name[0]) / 255))
+    assert [(name, image.tolist()) for name, image in worst.worst_first()] == [(n, [[[ord(n)] * 3]]) for n in expected]
     assert WorstImages(0, {'a': 1.0}, False).worst_first() == []
+
+
+@pytest.mark.parametrize('kind', ['tensor', 'array'])
+def test_what_is_kept_is_a_copy_of_one_frame_in_8_bits(kind):
+    clip = torch.rand(7, 3, 8, 8)
+    clip = clip if kind == 'tensor' else (255 * clip).byte().permute(0, 2, 3, 1).numpy()
+    worst = WorstImages(2, dict.fromkeys('abc', 0.0), False)
+    for name, frame in zip('abc', clip, strict=False):
+        worst.show(name, 1.0, frame)
+    for _, image in worst.worst_first():
+        assert image.dtype == np.uint8
+        assert image.nbytes == (image if image.base is None else image.base).nbytes == 3 * 8 * 8
 
 
 def test_worst_images_are_written_as_they_were(tmp_path):
@@ -134,17 +187,57 @@ def test_worst_images_are_written_as_they_were(tmp_path):
     image = (photograph(32)[0] * 255).round() / 255
     worst.show('clip::3', 2.0, image)
     worst.write(tmp_path / 'new', 'x')
-    assert torch.allclose(read_image(tmp_path / 'new' / 'x_clip_3.png'), image, atol=1e-6)
+    assert torch.allclose(read_image(tmp_path / 'new' / 'x_1_clip_3.png'), image, atol=1e-6)
+
+
+def test_no_worst_image_is_written_over_another(tmp_path):
+    names = ['a/1.png', 'b/1.png', 'a/1.png::2', '雪.png', '花.jpg', 'v1.5 x.png', 'v1.5.png', 'a_1.png']
+    worst = WorstImages(20, dict.fromkeys(names, 0.0), False)
+    for i, name in enumerate(names):
+        worst.show(name, float(-i), torch.rand(3, 4, 4))
+    worst.write(tmp_path, 'x')
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        'x_1_a_1.png', 'x_2_b_1.png', 'x_3_a_1_2.png', 'x_4_雪.png', 'x_5_花.jpg.png', 'x_6_v1.5_x.png',
+        'x_7_v1.5.png', 'x_8_a_1.png',
+    ]  # fmt: skip
+
+
+# --- what is optimised ---
+
+
+def loss_sum(**term):
+    return LossSum([{'type': 'L1Loss', 'weight': 1.0}, {'weight': 0.1, **term}])
+
+
+def test_a_judge_counts_as_optimised_wherever_it_acts():
+    judge = Distance()
+    far = {'type': 'FRIQALoss', 'metric': 'tests.judges:Distance'}
+    assert is_optimised(judge, [loss_sum(**far)])
+    assert is_optimised(judge, [FRIQALoss('tests.judges:Distance')])
+    assert not is_optimised(judge, [loss_sum(**{**far, 'weight': 0.0})])
+    assert not is_optimised(judge, [FRIQALoss('tests.judges:Distance', loss_weight=0)])
+    assert not is_optimised(judge, [nn.L1Loss(), loss_sum(type='NRIQALoss', metric='tests.judges:Brightness')])
+    foreign = Distance()
+    foreign.name = 'pyiqa:distance'
+    assert is_optimised(foreign, [loss_sum(**far)])
+
+
+def test_a_judge_in_an_ensemble_is_optimised_too():
+    mixed = loss_sum(type='NRIQALoss', ensemble=[{'tests.judges:Brightness': 1.0}, {'tests.judges:Darkness': 2.0}])
+    assert is_optimised(Brightness(), [mixed])
+    assert is_optimised(Darkness(), [nn.ModuleList([mixed])])
+    assert not is_optimised(Distance(), [mixed])
 
 
 # --- inside a BasicSR training ---
+
+GAIN = {'type': 'calculate_relative_gain', 'metric': 'tests.judges:Brightness', 'baseline': 'start'}
 
 
 @pytest.fixture
 def training(tmp_path):
     """A PerceptualModel with an alarm and its validation loader; the images are large enough for the pattern judge."""
     pytest.importorskip('basicsr', reason='the extra basicsr is not installed')
-    import numpy as np
     from basicsr.data import build_dataloader, build_dataset
     from basicsr.models import build_model
     from PIL import Image
@@ -159,12 +252,15 @@ def training(tmp_path):
         Image.fromarray(gt).save(tmp_path / 'gt' / f'{name}.png')
         Image.fromarray(np.ascontiguousarray(gt[::4, ::4])).save(tmp_path / 'lq' / f'{name}.png')
 
-    def build(terms=None, **alarm):
+    def build(terms=None, metrics=None, is_train=True, **alarm):
         judges = {'judge': 'tests.judges:Brightness', 'far': 'tests.judges:Distance'}
         val = {'save_img': False, 'artifact_alarm': {'judge': 'judge', 'reference': 'far', **alarm},
                'metrics': {name: {'type': 'calculate_iqa', 'metric': judge} for name, judge in judges.items()}}  # fmt: skip
+        val['metrics'].update(metrics or {})
         plain = [{'type': 'L1Loss', 'weight': 1.0}]
-        model = build_model(options(tmp_path, terms=plain if terms is None else plain + terms, val=val))
+        opt = options(tmp_path, terms=plain if terms is None else plain + terms, val=val, is_train=is_train)
+        opt['path']['results_root'] = str(tmp_path / 'run')
+        model = build_model(opt)
         data = {
             'name': 'two', 'phase': 'val', 'type': 'CheckedPairedImageDataset', 'scale': 4,
             'io_backend': {'type': 'disk'}, 'dataroot_gt': str(tmp_path / 'gt'), 'dataroot_lq': str(tmp_path / 'lq'),
@@ -206,7 +302,10 @@ def test_dots_that_the_network_learned_raise_the_alarm_and_are_shown(training, p
     (message,) = alarms(plugin_log)
     assert 'a periodic pattern grew by' in message
     shown = sorted(p.name for p in (tmp_path / 'run' / 'artifacts').glob('*_pattern_*.png'))
-    assert shown == ['2_two_pattern_one.png', '2_two_pattern_two.png']
+    assert [(name[:16], name[17:]) for name in shown] in (
+        [('2_two_pattern_1_', 'ne.png'), ('2_two_pattern_2_', 'wo.png')],
+        [('2_two_pattern_1_', 'wo.png'), ('2_two_pattern_2_', 'ne.png')],
+    )
     model.validation(loader, 2, None)  # the host validates twice at the end
     assert len(alarms(plugin_log)) == 1
 
@@ -250,8 +349,49 @@ def test_the_alarm_knows_whether_its_reference_is_optimised(training, plugin_log
         ({'falls': 3}, "option of val.artifact_alarm: 'falls'"),
         ({'fall': -3}, 'artifact alarm: fall'),
         ({'images': -1}, r'val\.artifact_alarm\.images'),
+        ({'judge': 'pattern'}, r'val\.artifact_alarm\.judge: pattern has no relative gain'),
+        (
+            {'metrics': {'gain': {**GAIN, 'crop_border': 4}}},
+            r"val\.metrics\.gain and val\.metrics\.judge are both measured .* by the judge 'brightness'",
+        ),
     ],
 )
 def test_wrong_alarm_options_are_refused_before_training(training, option, message):
     with pytest.raises(ValueError, match=message):
         training(**option)
+
+
+def test_an_alarm_that_is_misspelt_or_no_mapping_is_named(training, tmp_path):
+    from basicsr.models import build_model
+
+    from tests.test_basicsr_adapter import options
+
+    with pytest.raises(ValueError, match="unknown option 'artefact_alarm' in val; did you mean 'artifact_alarm'"):
+        build_model(options(tmp_path, val={'artefact_alarm': {'judge': 'judge'}}))
+    with pytest.raises(TypeError, match=r'val\.artifact_alarm must be a mapping .*, got True'):
+        build_model(options(tmp_path, val={'artifact_alarm': True}))
+
+
+def test_two_metrics_of_one_judge_are_heard_once(training, plugin_log):
+    again = {'type': 'calculate_iqa', 'metric': 'tests.judges:Brightness'}
+    model, loader = training(metrics={'again': again, 'gain': GAIN})
+    model.validation(loader, 1, None)
+    assert not alarms(plugin_log)
+    assert model.metric_results['again'] == model.metric_results['judge']
+
+
+def test_a_baseline_that_is_not_positive_stops_right_after_it_was_measured(training):
+    model, loader = training()
+    with torch.no_grad():
+        model.net_g.conv_last.weight.zero_()
+        model.net_g.conv_last.bias.fill_(-5.0)  # black
+    model.net_g.forward = lambda x: torch.zeros(len(x), 3, 4 * x.shape[2], 4 * x.shape[3])
+    with pytest.raises(ValueError, match='the baseline of brightness has the mean 0.0'):
+        model.validation(loader, 1, None)
+
+
+def test_a_test_run_ignores_the_alarm(training):
+    model, loader = training(is_train=False)
+    assert model.alarm is None
+    model.validation(loader, 'run', None)
+    assert 'pattern' not in model.metric_results

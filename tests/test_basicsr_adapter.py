@@ -546,3 +546,40 @@ def test_video_models_validate_on_a_cpu_and_for_several_data_sets(tmp_path):
     rows = read_scores(tmp_path / 'run' / 'baseline_vid4.csv').rows
     assert [row.image for row in rows] == ['000', '000::1', '001', '001::1', '001::2']
     assert (tmp_path / 'run' / 'models' / 'net_g_best_reds4_held_out.pth').is_file()
+
+
+def test_sliding_window_clips_of_unequal_length_gain_nothing_with_the_start_weights(tmp_path):
+    """9 frames and 5, of equal names in both clips, as the host averages them: by clip first."""
+    rng = np.random.default_rng(0)
+    for kind, side in (('gt', 32), ('lq', 8)):
+        for clip, frames in (('000', 9), ('001', 5)):
+            (tmp_path / kind / clip).mkdir(parents=True)
+            for frame in range(frames):
+                pixels = rng.integers(0, 100 if clip == '000' else 256, (side, side, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / kind / clip / f'{frame:08d}.png')
+    val = {'save_img': False, 'metrics': {k: dict(v) for k, v in WATCHED.items()}}
+    model = build_model(options(tmp_path, base_model='VideoBaseModel', val=val))
+    model.net_g.forward = lambda x: torch.nn.functional.interpolate(x[:, 0], scale_factor=4)
+    opt = {
+        'name': 'vid4', 'type': 'VideoTestDataset', 'phase': 'val', 'cache_data': False, 'num_frame': 1,
+        'padding': 'replicate', 'io_backend': {'type': 'disk'}, 'dataroot_gt': str(tmp_path / 'gt'),
+        'dataroot_lq': str(tmp_path / 'lq'),
+    }  # fmt: skip
+    model.validation(build_dataloader(build_dataset(opt), opt), 1, None)
+    assert model.history[-1][2] == 'gain'
+    assert abs(model.history[-1][3]) < 1e-3
+    names = [row.image for row in read_scores(tmp_path / 'run' / 'baseline_vid4.csv').rows]
+    assert names == [f'{clip}::{i}' if i else clip for clip, n in (('000', 9), ('001', 5)) for i in range(n)]
+
+
+def test_every_kind_of_validation_image_gets_a_name_of_its_own(tmp_path):
+    model = build_model(options(tmp_path))
+    expected = {
+        'one.png': {'lq_path': ['data/lq/one.png']},
+        'calendar': {'folder': 'calendar', 'lq_path': 'Vid4/BIx4/calendar/00000000.png'},
+        '000': {'folder': '000'},
+        'vimeo90k/00001/0266/im4.png': {'folder': 'vimeo90k', 'lq_path': 'vimeo/LR/00001/0266/im4.png'},
+    }
+    for name, data in expected.items():
+        model.note_image(data)
+        assert model.current_image == name

@@ -162,3 +162,18 @@ def test_two_processes_on_cpus_train_through_gloo_and_resume_with_their_own_rand
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     got = losses(resumed.stderr + resumed.stdout)
     assert got == {i: values[i] for i in range(CHECKPOINT + 1, STEPS + 1)}
+
+
+@pytest.mark.slow
+def test_an_alarm_that_stops_a_training_stops_every_process(tmp_path):
+    """The tiny network only gets brighter, which the judge of darkness minds."""
+    judges = {'judge': 'tests.judges:Brightness', 'dark': 'tests.judges:Darkness'}
+    alarm = {'judge': 'judge', 'reference': 'dark', 'fall': 0.0, 'action': 'stop'}
+    val = {'val_freq': CHECKPOINT, 'save_img': False, 'artifact_alarm': alarm}
+    val['metrics'] = {name: {'type': 'calculate_iqa', 'metric': metric} for name, metric in judges.items()}
+    option = write_options(tmp_path, 'alarm', plugin_line=False, val=val)
+    torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', OURS[1]]
+    result = run(torchrun, tmp_path, option, '--launcher', 'pytorch')
+    assert result.returncode != 0
+    assert (result.stdout + result.stderr).count('ArtifactAlarmError: ARTIFACT ALARM, one') == 2
+    assert (tmp_path / 'experiments' / 'alarm' / 'models' / 'net_g_alarm.pth').is_file()

@@ -1,6 +1,7 @@
 """Weights from gradient norms: what they promise, and what ``nriqa calibrate`` does to an option file."""
 
 import copy
+import importlib
 import logging
 import math
 import random
@@ -21,6 +22,7 @@ from nriqa_plugin.losses import LossPair, LossSum, NRIQALoss
 from nriqa_plugin.losses.calibration import DEFAULT_SHARE, Gauge, propose
 from nriqa_plugin.losses.table_weights import weight_by_rule
 from tests.judges import Darkness
+from tests.test_vgg_loss import saved_backbone
 
 L1 = {'type': 'L1Loss', 'weight': 1.0}
 TINY = {'type': 'NRIQALoss', 'metric': 'tests.judges:TinyNet', 'weight': 0.1}
@@ -172,6 +174,16 @@ def test_terms_that_are_no_judges_and_terms_of_weight_0_stay_unless_they_are_nam
     assert rows['tinynet'].proposed * rows['tinynet'].norm == pytest.approx(rows['l1'].norm, rel=ROUNDED)
 
 
+def test_a_feature_distance_is_no_judge_and_stays_unless_it_is_named(tmp_path):
+    pytest.importorskip('torchvision')
+    vgg = {'type': 'VGGLoss', 'backbone': 'squeezenet1_1', 'layers': {'relu1': 1.0}, 'weight': 0.5, 'name': 'vgg'}
+    terms = [L1, {**vgg, 'weights': saved_backbone(tmp_path, 'squeezenet1_1')[1]}]
+    images = batches(shape=(1, 3, 32, 32))
+    row = proposals(terms, images)['vgg']
+    assert (row.share, row.proposed, row.by_rule) == (None, None, None)
+    assert proposals(terms, images, shares={'vgg': 0.5})['vgg'].proposed > 0
+
+
 def test_a_share_of_0_turns_a_term_off():
     assert proposals([L1, TINY], shares={'tinynet': 0})['tinynet'].proposed == 0
 
@@ -307,20 +319,14 @@ def test_a_mapping_of_terms_is_as_good_as_a_list(tmp_path):
         ('w: &w 1.0\ntrain: {pixel_opt: {terms: [{weight: *w}]}}', r'train.pixel_opt.terms\[0\].weight is shared by an alias .*\(line 1\)'),
         ('a: &a {weight: 1.0}\ntrain: {pixel_opt: {terms: [*a]}}', r'train.pixel_opt.terms\[0\] is shared by an alias'),
         ('train: {pixel_opt: &p {terms: [{weight: 1.0}]}}\nother: *p', 'train.pixel_opt is shared by an alias'),
-        ('a: &a {weight: 1.0}\ntrain: {pixel_opt: {terms: [{<<: *a}]}}', r'terms\[0\].weight is not written there itself \(does it come by <<\?\)'),
-        ('a: &a {terms: [{weight: 1.0}]}\ntrain: {pixel_opt: {<<: *a}}', 'train.pixel_opt.terms is not written there'),
+        ('train: {pixel_opt: {terms: {a: {weight: 1.0}, a: {weight: 2.0}}}}', 'train.pixel_opt.terms.a is given twice'),
     ],
-    ids=['number', 'term', 'sum', 'merged term', 'merged sum'],
+    ids=['number', 'term', 'sum', 'twice'],
 )  # fmt: skip
 def test_a_weight_without_a_place_of_its_own_is_refused(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         rewritten(tmp_path, text, {'a': 1.0})
     assert not (tmp_path / 'out.yml').exists()
-
-
-def test_a_term_that_takes_over_the_rest_of_another_keeps_its_own_weight(tmp_path):
-    text = 'a: &a {type: L1Loss, weight: 1.0}\ntrain: {pixel_opt: {terms: [{<<: *a, weight: 2.0}]}}'
-    assert rewritten(tmp_path, text, {'a': 0.5}) == text.replace('2.0', '0.5')
 
 
 # -------------------------------------------------------------------------------------------- option files
@@ -546,6 +552,32 @@ def test_both_slots_are_weighed_against_one_anchor(option_file, tmp_path):
     rows = by_name(calibrate_option_file(out, batches=2))
     assert rows['brightness'].pull == pytest.approx(DEFAULT_SHARE, rel=2 * ROUNDED)
     assert rows['darkness'].pull == pytest.approx(DEFAULT_SHARE, rel=2 * ROUNDED)
+
+
+def test_what_ends_like_a_loss_but_is_none_is_passed_over(option_file, tmp_path):
+    losses = TERMS + '  mix_opt: [1, 2]\n  own_opt: {weight: 1.0}\n'
+    result = calibrate_option_file(option_file(losses=losses), batches=1, out=tmp_path / 'out.yml')
+    assert not [remark for remark in result.advice if '_opt' in remark]
+    assert (tmp_path / 'out.yml').exists()
+
+
+def test_the_title_names_the_shape_of_every_slot_where_they_differ(option_file, monkeypatch):
+    def stream(*_):
+        yield {'pixel_opt': torch.rand(2, 1, 3, 16, 16), 'perceptual_opt': torch.rand(2, 2, 3, 8, 8)}
+
+    pair = "  perceptual_opt: {type: LossPair, terms: [{type: NRIQALoss, metric: 'tests.judges:Brightness', weight: 0.3}]}\n"
+    file = option_file(losses=TERMS + pair)
+    monkeypatch.setattr('nriqa_plugin.doctor.calibrate.training_batches', stream)
+    title = calibrate_option_file(file, batches=1).title
+    assert title.endswith('1 x 3 x 16 x 16 px in pixel_opt, 2 x 3 x 8 x 8 px in perceptual_opt')
+
+
+def test_a_model_that_stops_calling_its_loss_is_refused(option_file, monkeypatch):
+    module = importlib.import_module('nriqa_plugin.doctor.training_batches')
+    calls = [module._call_losses, lambda *_: None]
+    monkeypatch.setattr(module, '_call_losses', lambda *given: calls.pop(0)(*given))
+    with pytest.raises(ValueError, match='does not call its loss train.pixel_opt'):
+        calibrate_option_file(option_file(), batches=2)
 
 
 def test_an_untrained_network_and_a_judge_that_would_be_gamed_are_noted(option_file):

@@ -151,10 +151,24 @@ def test_atomic_path_leaves_the_old_file_when_writing_fails(tmp_path):
     assert path.read_text() == 'old'
 
 
-@pytest.mark.parametrize(('text', 'shown'), [('5e-5', '5.0e-05'), ('1', '1.0e+00'), ('1e6', '1.0e+06')])
+@pytest.mark.parametrize(('text', 'shown'), [('5e-5', '5.0e-05'), ('1e6', '1.0e+06')])
 def test_numeric_text_is_refused_with_a_spelling_that_yaml_reads_as_a_number(text, shown):
     yaml = pytest.importorskip('yaml')
     with pytest.raises(TypeError) as error:
         check_number('weight', text)
     assert shown in str(error.value)
     assert yaml.safe_load(shown) == float(text)
+
+
+@pytest.mark.parametrize(
+    ('text', 'shown'),
+    [('5.0e-5', '!!float5.0e-5 or 0.00005'), ('2', '!!float2 or 2.0'), ('-0.5', '!!float-0.5')],
+)
+def test_a_number_that_basicsrs_command_line_left_as_text_is_refused_with_a_spelling_it_reads(text, shown):
+    with pytest.raises(TypeError) as error:
+        check_number('weight', text)
+    assert str(error.value).endswith(f'(--force_yml) write {shown}')
+    postprocess = pytest.importorskip('basicsr.utils.options')._postprocess_yml_value
+    for spelling in shown.split(' or '):
+        assert postprocess(spelling) == float(text)
+    assert postprocess(text) == text or text == '2'

@@ -342,3 +342,28 @@ def test_a_loss_takes_the_ensemble_in_its_option_file_form():
 def test_an_ensemble_that_cannot_be_one_judge_is_refused_by_the_loss(options, message):
     with pytest.raises(ValueError, match=message):
         NRIQALoss(**options)
+
+
+class Multiples(Brightness):
+    """Wants sides that are multiples of 4 px."""
+
+    name = 'multiples'
+
+    def check(self, pred, ref=None):
+        super().check(pred, ref)
+        if pred.shape[-1] % 4:
+            raise ValueError(f'multiples needs sides of 4 n px, got {pred.shape[-1]}')
+
+
+def test_what_a_judge_itself_asks_of_images_is_asked_of_what_it_sees():
+    judges = [{'metric': f'{__name__}:Multiples', 'weight': 1.0}, {'metric': 'tests.judges:TinyNet', 'weight': 1.0}]
+    for border, good, bad in ((0, 16, 18), (1, 18, 16)):
+        judge = create_scorer('ensemble', judges=judges, crop_border=border)
+        judge(images(1, 3, good, good))
+        with pytest.raises(ValueError, match='multiples needs sides of 4 n px'):
+            judge(images(1, 3, bad, bad))
+
+
+def test_options_that_are_no_mapping_are_refused():
+    with pytest.raises(TypeError, match="options must be a mapping such as {net: squeeze}, got 'squeeze'"):
+        FRIQALoss('lpips', options='squeeze')

@@ -1,7 +1,10 @@
 """The committed table of pyiqa's judges: complete, and in agreement with what the scorer says."""
 
+import importlib.util
+import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -89,3 +92,15 @@ def test_verdicts_agree_with_the_judges_that_are_built_at_once(name):
     assert row['verdict'] == ('loss' if judge.differentiable else 'score only')
     assert row['weights'] == 'none'
     assert row['min side'].split()[0] == str(judge.min_side)
+
+
+@pytest.mark.parametrize(
+    ('agreement', 'improves', 'verdict'),
+    [(1.1, None, 'loss'), (0.5, True, 'loss'), (0.5, False, 'score only'), (math.nan, False, 'score only')],
+)
+def test_a_gradient_that_neither_agrees_nor_improves_is_no_loss(agreement, improves, verdict):
+    spec = importlib.util.spec_from_file_location('judge_table', PAGE.parent.parent / 'tools' / 'judge_table.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    found = {'gradient': 'usable', 'agreement': agreement, 'improves': improves}
+    assert tool._verdict(found, SimpleNamespace(no_gradient=''))[0] == verdict

@@ -210,6 +210,22 @@ def test_loss_sum_equals_the_terms_summed_by_hand_with_gradient():
     assert torch.allclose(grad, hand_grad, atol=1e-9)
 
 
+def test_a_sum_in_float64_passes_gradcheck():
+    loss = LossSum(
+        [{'type': 'L1Loss', 'weight': 0.5}, {'type': 'NRIQALoss', 'metric': 'tests.judges:TinyNet', 'weight': 2.0}]
+    )
+    loss.double()
+    pred, target = torch.rand(2, 1, 3, 10, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    pred.requires_grad_()
+    assert torch.autograd.gradcheck(lambda image: loss(image, target), (pred,), check_undefined_grad=False)
+    assert loss.dropped() == {}
+
+
+def test_windows_without_a_size_are_refused():
+    with pytest.raises(ValueError, match='crops: 4 windows per image need crop'):
+        NRIQALoss(TinyNet(), crops=4)
+
+
 def test_values_and_gradient_norms_of_every_term_are_kept_by_name():
     pred, target = images(2, 3, 16, 16), images(2, 3, 16, 16, seed=1)
     loss = LossSum(terms(name='judge'), grad_norms=True)
@@ -516,8 +532,24 @@ def test_a_term_of_none_is_left_out():
         ({'pixel': {'type': 'L1Loss'}}, r"terms\.pixel must be a mapping with 'type' and 'weight'"),
         ({'pixel': {'type': 'L1Los', 'weight': 1.0}}, r'terms\.pixel \(L1Los\): unknown loss type'),
         ({'pixel': {'type': 'L1Loss', 'weight': 1.0, 'name': 'l1'}}, "the key 'pixel' is the name of this term"),
+        ({'pixel': 'none'}, "terms.pixel must be a mapping.*got 'none'; to leave it out write null"),
+        (
+            [{'type': 'NRIQALoss', 'weight': 1.0, 'metric': 'niqe', 'warmup_iters': 5}],
+            "'warmup_iters'. Did you mean 'warmup_iter'",
+        ),
     ],
 )
 def test_terms_that_cannot_be_summed_are_refused_with_their_place(terms, message):
     with pytest.raises(ValueError, match=message):
         LossSum(terms)
+
+
+def test_images_that_are_too_small_for_the_judge_are_refused_and_not_enlarged_by_augmentation():
+    class Wants16(Brightness):
+        min_side = 16
+
+    for augment in (False, True):
+        loss = NRIQALoss(Wants16(), augment=augment)
+        assert loss(images(1, 3, 16, 16)).isfinite()
+        with pytest.raises(ValueError, match='at least 16 px a side'):
+            loss(images(1, 3, 12, 16))

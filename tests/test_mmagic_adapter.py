@@ -666,11 +666,16 @@ def test_the_alarm_is_silent_before_and_shows_the_worst_images_after_the_output_
     run.register_hook(Spoils())
     run.train()
     shown = sorted(path.name for path in (tmp_path / 'artifacts').iterdir())
-    assert [name.split('_')[:2] for name in shown if 'reference' in name] == [[i, 'reference'] for i in '234']
+    assert [name.split('_')[:3] for name in shown if 'reference' in name] == [[i, 'reference', '1'] for i in '234']
     assert {name.split('_')[0] for name in shown} == {'2', '3', '4'}  # not 1
     assert run.iter == 4
     assert 'val/gain/pattern' not in run.message_hub.log_scalars
+    growths = zip(*(scalar(run, f'val/{name}/pattern') for name in ('growth', 'growth_of_worst')), strict=True)
     assert scalar(run, 'val/pattern')
+    assert all(mean <= worst for mean, worst in growths)
+    alarm = next(hook for hook in run.hooks if type(hook).__name__ == 'ArtifactAlarmHook')
+    assert all(metric.listener is None for metric, _ in alarm.watched)
+    assert alarm.worst == []  # no image is kept
 
 
 def test_the_alarm_saves_a_checkpoint_and_ends_the_training(tmp_path, images):
@@ -678,13 +683,42 @@ def test_the_alarm_saves_a_checkpoint_and_ends_the_training(tmp_path, images):
     run.register_hook(Spoils())
     run.train()
     assert run.iter < 4
-    state = torch.load(tmp_path / 'alarm.pth', weights_only=True)['state_dict']
-    assert state['generator.conv_last.bias'].mean() > 0.5
+    saved = torch.load(tmp_path / 'alarm.pth', weights_only=True)
+    assert saved['state_dict']['generator.conv_last.bias'].mean() > 0.5
+    again = alarmed(tmp_path, images, {'pattern': 1e6}, load_from=str(tmp_path / 'alarm.pth'), resume=True)
+    again.train()
+    assert saved['meta']['iter'] == run.iter
+    assert len(scalar(again, 'train/loss_l1')) == 4  # those of the first run, and what was left
+
+
+def test_the_alarms_checkpoint_is_a_common_one_under_ema(tmp_path, images):
+    """The average where networks are loaded from, the trained weights beside it."""
+    run = alarmed(tmp_path, images, {'action': 'stop', 'pattern': 1e6}, hooks=[{'type': 'EMAHook', 'momentum': 0.5}])
+    run.register_hook(Spoils(), 'HIGH')
+    run.train()
+    saved = torch.load(tmp_path / 'alarm.pth', weights_only=True)
+    average = next(hook for hook in run.hooks if hasattr(hook, 'ema_model')).ema_model.module
+    key = 'generator.conv_last.bias'
+    assert not torch.equal(average.generator.conv_last.bias, run.model.generator.conv_last.bias)
+    assert torch.equal(saved['state_dict'][key], average.generator.conv_last.bias)
+    assert torch.equal(saved['ema_state_dict'][f'module.{key}'], run.model.generator.conv_last.bias)
+    assert saved['meta']['iter'] == run.iter
+
+
+def test_every_data_set_with_the_alarms_judges_is_watched(tmp_path, images):
+    gain = {'type': 'RelativeGain', 'judges': [*JUDGES, 'pattern']}
+    evaluator = {'type': 'Evaluator', 'metrics': [{**gain, 'prefix': name} for name in ('Set5', 'Set14')]}
+    run = alarmed(tmp_path, images, {'images': 1, 'pattern': 1e6}, val_evaluator={'_delete_': True, **evaluator})
+    next(hook for hook in run.hooks if type(hook).__name__ == 'CheckpointHook').save_best = None
+    run.register_hook(Spoils())
+    run.train()
+    shown = [path.name for path in (tmp_path / 'artifacts').iterdir() if path.name.startswith('3_')]
+    assert {name.split('_')[1] for name in shown if '_reference_' in name} == {'Set5', 'Set14'}
 
 
 def test_the_alarm_knows_whether_its_reference_is_optimised(tmp_path, images):
-    terms = [*TERMS, {'type': 'FRIQALoss', 'metric': 'tests.judges:Distance', 'weight': 0.0}]
-    thresholds = {'fall': 1e6, 'judge_rise': 0.5, 'rise': 1e6, 'pattern': 1e6}
+    terms = [*TERMS, {'type': 'FRIQALoss', 'metric': 'tests.judges:Distance', 'weight': 0.1}]
+    thresholds = {'fall': 1e6, 'judge_rise': 0.5, 'rise': 1e6, 'pattern': 1e6, 'worst_pattern': 1e6}
     for name, used in (('without', TERMS), ('with', terms)):
         model = plain(SR, data_preprocessor=UNIT, pixel_loss={'type': 'LossSum', 'terms': used})
         run = alarmed(tmp_path / name, images, thresholds, model=model)
@@ -700,6 +734,8 @@ def test_the_alarm_knows_whether_its_reference_is_optimised(tmp_path, images):
         ({'action': 'halt'}, 'ArtifactAlarmHook: action'),
         ({'images': -1}, 'ArtifactAlarmHook: images'),
         ({'fall': -1.0}, 'artifact alarm: fall'),
+        ({'judge': 'pattern'}, 'ArtifactAlarmHook: judge: pattern has no relative gain'),
+        ({'reference': 'pattern'}, 'ArtifactAlarmHook: reference: pattern has no relative gain'),
     ],
 )
 def test_wrong_alarm_options_are_refused(option, message):
@@ -713,3 +749,52 @@ def test_an_alarm_without_its_judges_among_the_metrics_is_refused(tmp_path, imag
         ValueError, match=r"has all of the judges \['brightness', 'lpips', 'pattern'\], only \[\['brightness"
     ):
         run.train()
+
+
+def test_an_alarm_without_a_baseline_or_with_one_that_lacks_the_pattern_is_refused_before_the_first_step(
+    tmp_path, images
+):
+    run = alarmed(tmp_path / 'none', images)
+    hook = next(hook for hook in run.hooks if type(hook).__name__ == 'RelativeGainHook')
+    run.hooks.remove(hook)
+    with pytest.raises(ValueError, match=r'ArtifactAlarmHook: .* needs default_hooks = dict\(gain=dict'):
+        run.train()
+    runner(tmp_path / 'old', images, steps=1).train()  # its baseline has no pattern
+    with pytest.raises(ValueError, match=r"unknown metric in the baseline .*baseline\.csv: 'pattern'"):
+        alarmed(tmp_path / 'old', images, resume=True).train()
+
+
+def test_images_of_one_name_in_two_folders_get_their_folder_in_front(tmp_path):
+    data = samples(2)
+    for sample, folder in zip(data, 'ab', strict=True):
+        sample['gt_path'] = f'gt/{folder}/1.png'
+    file = baseline_file(tmp_path / 'b.csv', names=('a/1.png', 'b/1.png'))
+    metric = METRICS.build({'type': 'RelativeGain', 'judges': ['tests.judges:Darkness'], 'baseline': file})
+    assert 'gain/darkness' in evaluated(metric, data)
+    data[1]['gt_path'] = 'other/a/1.png'
+    metric.measuring = True
+    with pytest.raises(ValueError, match=r"two validation images are called 'a/1\.png'"):
+        evaluated(metric, data)
+
+
+def test_a_baseline_of_the_pattern_by_another_border_is_refused(tmp_path):
+    file = baseline_file(tmp_path / 'b.csv', judge=create_scorer('pattern'), score=0.0)
+    option = {'type': 'RelativeGain', 'judges': ['pattern'], 'baseline': file}
+    METRICS.build(option)
+    with pytest.raises(ValueError, match=r'scored by other weights or options of pattern'):
+        METRICS.build({**option, 'crop_border': 4})
+
+
+def test_save_best_of_anothers_metric_or_of_the_first_one_is_none_of_our_business(tmp_path, images):
+    best = {'save_best': 'auto', 'rule': None, 'greater_keys': ['PSNR']}
+    run = runner(tmp_path, images, steps=1, default_hooks={'checkpoint': best})
+    run.train()
+    assert list(tmp_path.glob('best_PSNR*'))
+
+
+def test_a_step_counter_that_the_model_saves_itself_is_left_alone(tmp_path, images):
+    for steps, resume_it in ((2, False), (3, True)):
+        run = runner(tmp_path, images, steps=steps, val_interval=100, resume=resume_it)
+        run.model.register_buffer('step_counter', torch.full((1,), 7.0))
+        run.train()
+    assert run.model.step_counter.item() == 7

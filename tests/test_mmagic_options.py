@@ -95,6 +95,10 @@ def test_training_configs_build_and_take_a_step_with_every_term(file, squeezenet
     ours = next(metric for metric in metrics if isinstance(metric, IQAMetric))
     hooks = [HOOKS.build(hook) for hook in config['default_hooks'].values()]
     assert {'PerceptualHook', 'RelativeGainHook'} <= {type(hook).__name__ for hook in hooks}
+    for alarm in (hook for hook in hooks if type(hook).__name__ == 'ArtifactAlarmHook'):
+        written = Config.fromfile(file)
+        assert {written.default_hooks.alarm.judge, 'lpips', 'pattern'} <= set(written.val_evaluator.metrics[1].judges)
+        assert alarm.names['reference'] in ours.judges
     checkpoint = config['default_hooks']['checkpoint']
     assert (checkpoint['rule'] == 'greater') == ours.directions()[checkpoint['save_best']]
     assert config['val_cfg']['type'] == 'MultiValLoop'

@@ -131,3 +131,13 @@ def test_other_references_are_refused(tmp_path):
     assert gains(base, unknown)[0].gain == 0
     with pytest.raises(ValueError, match=r'lpips of 00.png was scored against two references'):
         gains(base, other)
+
+
+def test_a_judge_whose_baseline_is_0_is_named_and_leaves_the_others_their_gains(tmp_path, plugin_log):
+    pattern = rows([0.0, 0.0], metric='pattern')
+    base = store(tmp_path / 'b.csv', rows([4.0, 6.0]), pattern)
+    test = store(tmp_path / 't.csv', rows([3.0, 5.0]), rows([1.0, 2.0], metric='pattern'))
+    assert [(row.metric, row.gain) for row in gains(base, test)] == [('niqe', 20.0)]
+    assert 'pattern has no relative gain' in plugin_log.text
+    with pytest.raises(ValueError, match='must be positive and finite'):
+        gains(base, test, ['pattern'])

@@ -9,6 +9,7 @@ from nriqa_plugin.iqa.eager_gradient import eager_scores
 from nriqa_plugin.iqa.faster_musiq import musiq_scores
 from nriqa_plugin.iqa.pyiqa_tables import metric_configs
 from nriqa_plugin.losses import NRIQALoss
+from tests.judges import Detached
 
 needs_pyiqa = pytest.mark.skipif(not metric_configs(), reason='pyiqa is not installed')
 # Two of the fourteen layers, for speed.
@@ -92,6 +93,27 @@ def test_the_judge_musiq_takes_our_way_and_keeps_pyiqas_network(tmp_path, monkey
     assert torch.allclose(judge(noise(1, 3, 64, 64)), expected, atol=1e-5)
 
 
+@needs_pyiqa
+def test_a_network_with_other_parts_is_scored_by_itself(tmp_path):
+    from pyiqa.archs.musiq_arch import MUSIQ
+
+    file = tmp_path / 'w.pth'
+    torch.save(MUSIQ(**SMALL).state_dict(), file)
+    judge = create_scorer('musiq', weights=file, num_layers=2)
+    judge.network = nn.Sequential(nn.AvgPool2d(64), nn.Conv2d(3, 1, 1))
+    image = noise(2, 3, 64, 64)
+    assert torch.equal(judge(image), judge.network(image).flatten())
+
+
+@needs_pyiqa
+def test_a_patch_size_that_pyiqa_cannot_score_is_refused():
+    network = musiq(patch_size=30)
+    with pytest.raises(RuntimeError):
+        network(noise(1, 3, 64, 64))
+    with pytest.raises(ValueError, match='patch_size must be a multiple of 4, got 30'):
+        musiq_scores(network, noise(1, 3, 64, 64))
+
+
 # --- gradients at once ---
 
 
@@ -143,3 +165,71 @@ def test_without_gradients_checkpoint_scores_the_batch_at_once():
     with torch.no_grad():
         loss(noise(3, 3, 16, 16).requires_grad_())
     assert loss.scorer.seen == (3,)
+
+
+class Halves(torch.autograd.Function):
+    """Sums rows, with a matrix product as its gradient, which an autocast around it would round."""
+
+    @staticmethod
+    def forward(ctx, rows):
+        ctx.save_for_backward(rows)
+        return rows.square().sum(1) / 2
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (rows,) = ctx.saved_tensors
+        return gradient.diag() @ rows
+
+
+class Products(Scorer):
+    """Half the squared norm of an image; notes whether it runs under autocast."""
+
+    name = 'products'
+    half = ()
+
+    def score(self, pred, ref=None):
+        self.half = (*self.half, torch.is_autocast_enabled('cpu'))
+        return Halves.apply(pred.flatten(1))
+
+
+def test_autocast_around_the_loss_does_not_round_a_gradient_that_is_taken_at_once():
+    loss, pred = NRIQALoss(Products(), checkpoint=True), noise(2, 3, 8, 8)
+    expected = value_and_gradient(loss, pred)
+    with torch.autocast('cpu', torch.bfloat16):
+        got = value_and_gradient(loss, pred)
+    assert_same(got, expected, 1e-6)
+    assert not any(loss.scorer.half)
+
+
+def test_the_judge_runs_in_bf16_at_once_when_asked():
+    loss = NRIQALoss(Products(), checkpoint=True, precision='bf16', probe=False)
+    for outer in (False, True):
+        with torch.autocast('cpu', torch.bfloat16, enabled=outer):
+            loss(noise(1, 3, 8, 8).requires_grad_())
+    assert loss.scorer.half == (True, True)
+
+
+def test_gradients_of_half_images_outlive_until_a_scalers_factor_arrives():
+    """2e-9 per value is 0 in float16, 2e-9 * 2^16 is not."""
+    pred = noise(2, 3, 8, 8).half().requires_grad_()
+    scores = eager_scores(lambda images, ref: 1e-9 * images.square().sum((1, 2, 3)), pred)
+    (2.0**16 * scores.sum()).backward()
+    assert pred.grad.dtype == torch.float16
+    assert torch.allclose(pred.grad.float(), 2.0**17 * 1e-9 * pred.detach().float(), rtol=2e-3, atol=6e-8)
+
+
+def test_scores_without_any_gradient_are_refused_but_undefined_ones_are_not():
+    pred = noise(2, 3, 8, 8).requires_grad_()
+    with pytest.raises(ValueError, match='the scores have no gradient'):
+        NRIQALoss(Detached(), checkpoint=True, probe=False)(pred)
+    eager_scores(lambda images, ref: images.new_full((1,), torch.nan), pred).sum().backward()
+    assert pred.grad.tolist() == torch.zeros_like(pred).tolist()
+
+
+def test_targets_are_scored_one_by_one_too():
+    loss = NRIQALoss(Waves(), checkpoint=True, stop_at='target', probe=False)
+    plain = NRIQALoss(Waves(), stop_at='target', probe=False)
+    pred, target = noise(3, 3, 16, 16), noise(3, 3, 16, 16, seed=1)
+    expected = value_and_gradient(lambda images: plain(images, target), pred)
+    assert_same(value_and_gradient(lambda images: loss(images, target), pred), expected, 1e-6)
+    assert set(loss.scorer.seen) == {1}

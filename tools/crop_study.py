@@ -201,6 +201,8 @@ centred grid without overlap, which leaves a margin out where a side is no multi
   deviation between whole images. Above 1, where the crop was cut matters more than which image it was cut from.
 - *Shift*: the mean of (crops - whole image) in the same unit. Where it is far from 0, scores of crops cannot be
   compared with scores of whole images.
+- *Images*: full-reference judges score the degraded copies only, since a clean one is its own reference; so their
+  figures are of fewer images than those of the others.
 
 {tables}
 
@@ -222,7 +224,7 @@ python tools/crop_study.py --images FOLDER --models FOLDER FOLDER --judge musiq:
 
 SETS = {
     'graded': 'Photographs, clean and degraded ({images} images: blur sigma 1, 2.5 px; noise sigma 8, 25 of 255; JPEG '
-    'quality 50, 15)',
+    'quality 50, 15{degraded})',
     'clean': 'Clean photographs alone ({images} images; full-reference judges have nothing to rank here)',
     'models': 'Results of super-resolution models ({images} images; no ground truth, so no full-reference judge)',
 }
@@ -242,7 +244,7 @@ def page(results):
     """The page of all results, ``{(judge, set): row}``."""
     tables, all_found = [], {}
     for key, title in SETS.items():
-        lines, images = [], 0
+        lines, images, degraded = [], 0, 0
         for (judge, of_set), row in results.items():
             if of_set != ('models' if key == 'models' else 'graded') or (key == 'clean' and row['needs_reference']):
                 continue
@@ -255,11 +257,14 @@ def page(results):
                     lines.append(f'| {judge} | {size} | needs {row["min_side"]} px | | | |')
                     continue
                 images = max(images, found['images'])
+                degraded = max(degraded, row['needs_reference'] and found['images'])
                 all_found.setdefault((key, size), []).append((found, parse_judge(judge)[0]))
                 lines.append(f'| {judge} | {size} | {found["mean"]:.3f} ({found["low"]:.3f} to {found["high"]:.3f}) | '
                              f'{found["single"]:.3f} | {found["within"]:.2f} | {found["bias"]:+.2f} |')  # fmt: skip
         if lines:
-            tables += [f'## {title.format(images=images)}', '', '| judge | crop, px | mean of crops (95 % interval) | '
+            degraded = f'; full-reference judges: the {degraded} degraded ones' if degraded else ''
+            title = title.format(images=images, degraded=degraded)
+            tables += [f'## {title}', '', '| judge | crop, px | mean of crops (95 % interval) | '
                        'one crop | spread | shift |', '|---|---:|---|---:|---:|---:|', *lines, '']  # fmt: skip
     folders = {row['set']: ', '.join(row['folders']) for row in results.values()}
     left = ', '.join(sorted(set(NEED_NO_WEIGHTS) - {parse_judge(judge)[0] for judge, _ in results}))
@@ -283,19 +288,25 @@ def _conclusions(found):
     """
     sentences = []
     for key, what in HEADS.items():
+        both = [found.get((key, size), []) for size in (SIZES[0], SIZES[-1])]
+        # Medians over different judges could not be compared: some need more than the smallest crop.
+        small, large = ({judge for _, judge in rows} for rows in both)
+        common = small & large
+        out = f', without {", ".join(sorted(large - small))}' if large - small else ''
         parts = []
-        for size in (SIZES[0], SIZES[-1]):
-            if rows := found.get((key, size)):
+        for size, rows in zip((SIZES[0], SIZES[-1]), both, strict=True):
+            if rows := [(row, judge) for row, judge in rows if judge in common]:
                 means = sorted((row['mean'], judge) for row, judge in rows)
                 low, high = (f'{mean:.2f} ({judge})' for mean, judge in (means[0], means[-1]))
                 single, within = (np.median([row[field] for row, _ in rows]) for field in ('single', 'within'))
                 parts.append(
-                    f'at {size} px {low} to {high} for the mean over all crops, {single:.2f} (median of {len(rows)} '
-                    f'judges) for a single crop, with a spread of {within:.2f}'
+                    f'at {size} px {low} to {high} for the mean over all crops, {single:.2f} (median) for a single '
+                    f'crop, with a spread of {within:.2f}'
                 )
         if parts:
             sentences.append(
-                f'{what}, crops rank images like whole images with a rank correlation of: {"; ".join(parts)}.'
+                f'{what}, crops rank images like whole images with a rank correlation of: {"; ".join(parts)}. '
+                f'Both are of the {len(common)} judges that can score {SIZES[0]} px{out}.'
             )
     shifts = {}
     for rows in found.values():

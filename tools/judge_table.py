@@ -99,7 +99,7 @@ def _measure(name, config, folder, seed):
     found['seconds'] = time.perf_counter() - start
     if found['gradient'] == 'usable':
         found['agreement'] = _agreement(judge, images[:1], refs[:1])
-        if abs(found['agreement'] - 1) > AGREES:
+        if not abs(found['agreement'] - 1) <= AGREES:  # NaN does not agree
             steps = FOLLOWED if found['seconds'] < 5 else 3
             found['improves'] = _improves(judge, images[:1], refs[:1], steps)
     judge.differentiable = found['stated_gradient']
@@ -117,7 +117,7 @@ def _measure(name, config, folder, seed):
 def _verdict(found, judge):
     if found['gradient'] != 'usable':
         return 'score only', judge.no_gradient
-    if found['agreement'] <= 0 or (abs(found['agreement'] - 1) > AGREES and not found['improves']):
+    if found['agreement'] <= 0 or (not abs(found['agreement'] - 1) <= AGREES and not found['improves']):
         return 'score only', judge.no_gradient or 'its gradient points the wrong way'
     if judge.no_gradient:
         return 'score only', f'{judge.no_gradient}: the gradient that comes back is that of a part of the score'

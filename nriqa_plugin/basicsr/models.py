@@ -22,8 +22,8 @@ def PerceptualModel(opt):
     """Build ``base_model`` (default ``SRModel``) with :class:`PerceptualMixin` on top.
 
     Args:
-        opt (dict): BasicSR's options; ours are ``base_model``, ``train.clip_grad_norm``, ``val.save_best`` and, in
-            relative-gain metrics, ``baseline: start``.
+        opt (dict): BasicSR's options; ours are ``base_model``, ``train.clip_grad_norm``, ``val.save_best``,
+            ``val.artifact_alarm`` and, in relative-gain metrics, ``baseline: start``.
 
     Raises:
         ValueError: unknown base model, or metric options that cannot work.
@@ -169,7 +169,7 @@ class PerceptualMixin(ValidationMixin):
             shutil.rmtree(partial, ignore_errors=True)
 
 
-OWN_OPTIONS = (('', 'base_model'), ('train', 'clip_grad_norm'), ('val', 'save_best'))
+OWN_OPTIONS = (('', 'base_model'), ('train', 'clip_grad_norm'), ('val', 'save_best'), ('val', 'artifact_alarm'))
 
 
 def check_spelling(opt):

@@ -10,7 +10,7 @@ from basicsr.utils import get_root_logger
 from nriqa_plugin.basicsr import cpu, metrics
 from nriqa_plugin.basicsr.alarm import ALARM, ArtifactAlarm
 from nriqa_plugin.checks import atomic_path, in_place, load_weights, unknown_name
-from nriqa_plugin.evaluation.scores import next_name, read_scores, score_row, write_scores
+from nriqa_plugin.evaluation.scores import FrameNames, read_scores, score_row, write_scores
 from nriqa_plugin.losses.training_state import unchanged_random
 
 try:
@@ -30,11 +30,13 @@ class ValidationMixin:
         """Build every judge now rather than at the first validation, and fill in its direction.
 
         Raises:
-            ValueError: unknown metric options, a wrong ``better``, a bad baseline file, two gains of one judge, or
-                ``save_best`` of a metric that is not there.
+            ValueError: unknown metric options, a wrong ``better``, a bad baseline file, two gains of one judge, a judge
+                that alarm and gain want with different options, or ``save_best`` of a metric that is not there.
         """
         val = opt['val']
-        self.alarm = ArtifactAlarm.from_options(val)
+        if val.get('artifact_alarm') is not None and not opt['is_train']:
+            get_root_logger().info('val.artifact_alarm is for training and does nothing in a test.')
+        self.alarm = ArtifactAlarm.from_options(val) if opt['is_train'] else None
         named = val['metrics'] or {}
         self.history = []
         val['save_best'] = [val['save_best']] if isinstance(val.get('save_best'), str) else val.get('save_best') or []
@@ -55,16 +57,35 @@ class ValidationMixin:
             if option.get('baseline') != START:
                 metrics.check_gain(option.get('baseline'), option.get('better', 'higher'))
                 metrics.baseline_of(option['baseline'], judge)
+        self._check_one_baseline_a_judge()
         if self.wants_start() and not opt['is_train']:
-            raise ValueError('baseline: start is for training, and so is artifact_alarm; for a test name the '
-                             'baseline_DATASET.csv that it wrote')  # fmt: skip
+            raise ValueError('baseline: start is for training; for a test name the baseline_DATASET.csv that it wrote')
         if self.wants_start() and opt['dist'] and isinstance(self, VideoBaseModel):
-            raise ValueError('baseline: start needs one process for video models, which split validation; '
-                             'run once without a launcher, then name the baseline_DATASET.csv it wrote')  # fmt: skip
+            raise ValueError(f'{self.wants_start()} needs one process for video models, which split validation: train '
+                             'without a launcher; a baseline_DATASET.csv of such a run can be named as baseline, '
+                             'but an artifact_alarm cannot watch several processes')  # fmt: skip
+
+    def _check_one_baseline_a_judge(self):
+        """The baseline file holds one score of an image by the name of the judge."""
+        seen = {}
+        for name, option in self._measured_from_start().items():
+            judge = judge_of(option)
+            other, known = seen.setdefault(judge.name, (name, judge))
+            if known is not judge and known.weights_hash() != judge.weights_hash():
+                raise ValueError(f'val.metrics.{other} and val.metrics.{name} are both measured from the start by the '
+                                 f'judge {judge.name!r}, but with different options (crop_border counts as one); give '
+                                 'them the same')  # fmt: skip
+
+    def _measured_from_start(self):
+        """Options of the metrics that need the scores of the start weights, by name."""
+        gains = {name: option for name, option in self.gain_options.items() if option.get('baseline') == START}
+        return {**gains, **(self.alarm.metric_options if self.alarm else {})}
 
     def wants_start(self):
-        """Whether something is measured against the weights that training starts from."""
-        return self.alarm is not None or any(option.get('baseline') == START for option in self.gain_options.values())
+        """The option that measures against the weights that training starts from; empty when there is none."""
+        if any(option.get('baseline') == START for option in self.gain_options.values()):
+            return 'baseline: start'
+        return 'val.artifact_alarm' if self.alarm else ''
 
     def store_start_weights(self):
         """Save the weights that training starts from, for ``baseline: start``.
@@ -77,12 +98,22 @@ class ValidationMixin:
         if self.opt['path'].get('resume_state') is None:
             self.save_network(self._validated_network(), 'net_g', START)
         elif not self._start_path().is_file():
-            raise FileNotFoundError(f'baseline: start: the resumed run lacks its start weights: {self._start_path()}')
+            raise FileNotFoundError(
+                f'{self.wants_start()}: the resumed run lacks its start weights: {self._start_path()}'
+            )
 
     def note_image(self, data):
-        """Remember which image comes next; metrics do not learn it from the host."""
-        path = data.get('lq_path', data.get('folder', ''))
-        self.current_image = os.path.basename(str(path[0] if isinstance(path, (list, tuple)) else path))
+        """Remember which image comes next; metrics do not learn it from the host.
+
+        A frame goes by its clip's folder, over which the host averages first. Vimeo's frames, all of one ``folder``
+        that is not on their path, are clips of their own.
+        """
+        folder, path = (_first(data.get(key, '')) for key in ('folder', 'lq_path'))
+        parts = Path(path).parts
+        if folder and parts and folder not in parts:
+            self.current_image = '/'.join((folder, *parts[-3:]))
+        else:
+            self.current_image = folder or os.path.basename(path)
 
     def validation(self, dataloader, current_iter, tb_logger, save_img=False):
         """The host's validation, without a trace in the random generators."""
@@ -99,8 +130,11 @@ class ValidationMixin:
                     check_same_images(option['baseline'], metrics.baseline_of(option['baseline'], judge), record[judge])
         if self.is_train and self.opt['rank'] == 0:
             self._keep_best(dataloader.dataset.opt['name'], current_iter)
-        if watched is not None:
-            watched.report(current_iter, stop=lambda: self.save_network(self._validated_network(), 'net_g', ALARM))
+        if self.alarm is not None:
+            said = watched and watched.report(
+                current_iter, stop=lambda: self.save_network(self._validated_network(), 'net_g', ALARM)
+            )
+            self.alarm.stop_together(said)
 
     @contextlib.contextmanager
     def _watched(self, dataset_name):
@@ -142,12 +176,12 @@ class ValidationMixin:
     @contextlib.contextmanager
     def _recorded(self, owner):
         """Yield ``{judge: {image: score}}``, filled by the metric called ``owner`` inside the block."""
-        record = {}
+        record, names = {}, {}
 
         def listen(who, judge, score, _):
             if who == owner:
-                images = record.setdefault(judge, {})
-                images[next_name(self.current_image, images)] = score
+                name = names.setdefault(judge, FrameNames()).next(self.current_image)
+                record.setdefault(judge, {})[name] = score
 
         with metrics.listening(listen):
             yield record
@@ -160,7 +194,7 @@ class ValidationMixin:
     def _start_baseline(self, dataloader):
         """Point ``baseline: start`` to this data set's scores of the start weights, made when first needed."""
         options = [option for option in self.gain_options.values() if option.get('baseline') == START]
-        wanted = options + ([] if self.alarm is None else self.alarm.metric_options)
+        wanted = list(self._measured_from_start().values())
         if wanted:
             path = self._baseline_path(dataloader.dataset.opt['name'])
             if self.opt['rank'] == 0 and not self._holds(path, wanted):
@@ -187,7 +221,7 @@ class ValidationMixin:
         # Some models validate the moving average, others (video) never do: both get the start weights.
         networks = [self.get_bare_model(self.net_g), *([self.net_g_ema] if hasattr(self, 'net_g_ema') else [])]
         trained = [{key: value.clone() for key, value in net.state_dict().items()} for net in networks]
-        start = load_weights('baseline: start', self._start_path())['params']
+        start = load_weights(self.wants_start(), self._start_path())['params']
         transient = ('metric_results', 'best_metric_results')
         kept = {key: self.__dict__.pop(key) for key in transient if hasattr(self, key)}
         kept['history'], self.history = self.history, []
@@ -257,6 +291,11 @@ def judge_of(option):
 def direction(option):
     """BasicSR's ``better`` for a judge."""
     return 'higher' if judge_of(option).higher_better else 'lower'
+
+
+def _first(value):
+    """A data loader makes lists of one."""
+    return str(value[0] if isinstance(value, (list, tuple)) else value)
 
 
 def _as_score(option):

@@ -84,19 +84,25 @@ def calibrate_option_file(
         terms = [part.term for gauge in gauges.values() for part in gauge.terms]
         check_shares(terms, shares, anchor)
         places = None if out is None else _places(file, gauges)
-        shape = None
+        shapes = {}
         with contextlib.closing(training_batches(opt, gauges, batches, seed, device)) as stream:
             for done, tensors in enumerate(stream, 1):
                 for slot, (pred, target) in tensors.items():
-                    shape = ' x '.join(map(str, pred.shape))
+                    shapes[slot] = ' x '.join(map(str, pred.shape)) + ' px'
                     with at(f'train.{slot}'):
                         gauges[slot].add(pred, target)
                 progress(done)
         rows = propose([part for gauge in gauges.values() for part in gauge.terms], shares, anchor)
+        advice = list(_advice(opt, rows, batches))
         if out is not None:
             _write(file, out, opt, gauges, rows, *places)
-    title = f'Pulls on the output of {opt["network_g"]["type"]}, {batches} training batches of {shape} px'
-    return Calibrated(title, rows, list(_advice(opt, rows, batches)))
+    return Calibrated(_title(opt, batches, shapes), rows, advice)
+
+
+def _title(opt, batches, shapes):
+    same = len(set(shapes.values())) == 1
+    of = next(iter(shapes.values())) if same else ', '.join(f'{shape} in {slot}' for slot, shape in shapes.items())
+    return f'Pulls on the output of {opt["network_g"]["type"]}, {batches} training batches of {of}'
 
 
 def _new_file(out, file):
@@ -159,8 +165,12 @@ def _advice(opt, rows, batches):
         )
     if (opt['path'] or {}).get('resume_state'):
         yield 'path.resume_state was not read: measured on path.pretrain_network_g'
-    others = [key for key, value in opt['train'].items() if key.endswith('_opt') and value]
-    others = [key for key in others if SUMS.get(key) != opt['train'][key]['type']]
+    losses = {
+        key: value['type']
+        for key, value in opt['train'].items()
+        if key.endswith('_opt') and isinstance(value, dict) and 'type' in value
+    }
+    others = [key for key, kind in losses.items() if SUMS.get(key) != kind]
     if others:
         yield f'train.{", train.".join(others)}: not measured, only the terms of LossSum and LossPair are'
     for row in rows:

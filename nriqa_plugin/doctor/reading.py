@@ -5,6 +5,7 @@ import importlib
 import logging
 import os
 import sys
+from pathlib import Path
 
 from nriqa_plugin.checks import import_extra, unknown_name
 from nriqa_plugin.doctor.environment import hint_for
@@ -65,6 +66,8 @@ def read(file):
         ValueError, TypeError: not an option file.
     """
     with at(file):
+        if Path(file).suffix == '.py':
+            raise ValueError('a Python config; this command reads option files of BasicSR (YAML) only')
         opt = host('utils.options').yaml_load(str(file))
         if not isinstance(opt, dict):
             raise ValueError(f'not a BasicSR option file: it holds a {type(opt).__name__}, not a mapping')

@@ -47,8 +47,9 @@ def check_start(opt, found, ours):
     if not perceptual:
         found.advice += _ignored_options(opt, models.OWN_OPTIONS)
     if ours and importlib.import_module('nriqa_plugin.basicsr').VERSION not in opt.values():
+        untagged = ' (it is there without its tag !!python/name:)' if PLUGIN_LINE.split(':')[-1] in opt.values() else ''
         found.problems.append(
-            f'the line {PLUGIN_LINE!r} is missing: python -m basicsr.train will not find our types '
+            f'the line {PLUGIN_LINE!r} is missing{untagged}: python -m basicsr.train will not find our types '
             '(tools/train_basicsr.py does)'
         )
 

@@ -50,6 +50,8 @@ def training_batches(opt, slots, count, seed, device):
         for slot, call in calls.items():
             setattr(model, CRITERIA[slot], call)
         for data in itertools.islice(batches, count):
+            for call in calls.values():
+                call.tensors = None
             _call_losses(model, data, parsed['train'])
             if missing := [slot for slot, call in calls.items() if call.tensors is None]:
                 raise ValueError(f'model_type {parsed["base_model"]} does not call its loss train.{missing[0]}')

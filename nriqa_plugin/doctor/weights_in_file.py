@@ -46,14 +46,17 @@ class WeightsInFile:
             dict[str, tuple[int, int]]: by name.
 
         Raises:
-            ValueError: a weight is not written at one place of its own: it comes by an alias or by ``<<``, or other
-                parts of the file take it over.
+            ValueError: a term is given twice, or a weight is not written at one place of its own: it comes by an alias,
+                or other parts of the file take it over. (``<<`` is refused by BasicSR's own loader.)
         """
         where, node = 'train', self._step('train', self.root, 'train')
         for key in (slot, 'terms'):
             where = f'{where}.{key}'
             node = self._step(where, node, key)
         if isinstance(node.value, list) and node.value and isinstance(node.value[0], tuple):
+            keys = [key.value for key, _ in node.value]
+            if twice := next((key for key in keys if keys.count(key) > 1), None):
+                raise ValueError(f'{self.path}: {where}.{twice} is given twice')
             steps = [(key.value, f'{where}.{key.value}') for key, value in node.value if value.tag != NULL]
         else:
             steps = [(index, f'{where}[{index}]') for index in range(len(node.value))]
@@ -68,9 +71,7 @@ class WeightsInFile:
             found = node.value[key]
         else:
             # Of a key that is given twice, YAML's readers take the last.
-            found = next((value for own, value in reversed(node.value) if own.value == key), None)
-        if found is None:
-            raise ValueError(f'{self.path}: {where} is not written there itself (does it come by <<?): write it there')
+            found = next(value for own, value in reversed(node.value) if own.value == key)
         if self.uses[id(found)] > 1:
             line = found.start_mark.line + 1
             raise ValueError(f'{self.path}: {where} is shared by an alias with other parts of the file (line {line}): '

@@ -48,12 +48,21 @@ def write_image(path, image):
 
     Args:
         path (str | Path): its ending says the format, for example ``.png``; missing folders are made.
+        image (ndarray | Tensor): as in :func:`to_8_bit`.
+    """
+    with atomic_path(path) as temporary:
+        Image.fromarray(to_8_bit(image)).save(temporary)
+
+
+def to_8_bit(image):
+    """A copy of an image on the CPU, 8-bit RGB ``(H, W, 3)``.
+
+    Args:
         image (ndarray | Tensor): 8-bit RGB ``(H, W, 3)``, or RGB in [0, 1] ``(3, H, W)``.
     """
     if isinstance(image, torch.Tensor):
-        image = image.detach().cpu().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
-    with atomic_path(path) as temporary:
-        Image.fromarray(np.ascontiguousarray(image)).save(temporary)
+        image = image.detach().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return np.array(image, order='C')
 
 
 def list_images(folder):

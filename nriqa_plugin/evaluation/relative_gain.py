@@ -1,5 +1,6 @@
 """Relative gain: by how many percent a test improves on a baseline, whatever the judge's direction and units."""
 
+import logging
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from nriqa_plugin.evaluation.images import few
 from nriqa_plugin.evaluation.scores import dataset_mean, read_scores, write_scores
 
 __all__ = ['Baseline', 'Gain', 'gains', 'read_baseline', 'relative_gain', 'write_scores']
+
+logger = logging.getLogger('nriqa_plugin')
 
 
 def relative_gain(test_mean, baseline_mean, higher_better):
@@ -69,13 +72,7 @@ class Baseline:
         Raises:
             ValueError: with the first names that differ.
         """
-        own, other = Counter(self.names), Counter(names)
-        if own != other:
-            raise ValueError(
-                f'baseline file of another data set: {self.metric} of {self.n} images in the baseline, of '
-                f'{sum(other.values())} in the test; only in the baseline: {few(sorted((own - other).elements()))}, '
-                f'only in the test: {few(sorted((other - own).elements()))}'
-            )
+        check_same_images(self.metric, self.names, names)
 
 
 @dataclass(frozen=True)
@@ -103,12 +100,28 @@ def read_baseline(path, metric):
     return _baseline(read_scores(path), metric, file_hash(path))
 
 
+def check_same_images(metric, baseline_names, test_names):
+    """Check that two lists of scores are of the same images.
+
+    Raises:
+        ValueError: with the metric and the first names that differ.
+    """
+    own, other = Counter(iter(baseline_names)), Counter(iter(test_names))
+    if own != other:
+        raise ValueError(
+            f'baseline file of another data set: {metric} of {sum(own.values())} images in the baseline, of '
+            f'{sum(other.values())} in the test; only in the baseline: {few(sorted((own - other).elements()))}, '
+            f'only in the test: {few(sorted((other - own).elements()))}'
+        )
+
+
 def gains(baseline_file, test_file, metrics=None):
     """Relative gains of one scores file over another.
 
     Args:
         baseline_file, test_file (str | Path): files of ``score_folder``.
-        metrics (Sequence[str] | None): which metrics; by default all, and both files must hold the same.
+        metrics (Sequence[str] | None): which metrics; by default all whose baseline is not 0 (the others are named in
+            a warning), and both files must hold the same.
 
     Returns:
         list[Gain]: in the order of ``metrics``, else sorted by metric.
@@ -123,6 +136,10 @@ def gains(baseline_file, test_file, metrics=None):
         if metrics != test.metrics:
             raise ValueError(f'{baseline_file} holds {", ".join(base.metrics)}, {test_file} holds '
                              f'{", ".join(test.metrics)}; name the metrics to compare')  # fmt: skip
+        # ``pattern`` is 0 for clean images; that the others have gains is no reason to refuse them all.
+        metrics = [metric for metric in metrics if base.mean(metric) != 0 or len(metrics) == 1]
+        for metric in sorted(set(base.metrics) - set(metrics)):
+            logger.warning('%s has no relative gain: its mean in %s is 0', metric, baseline_file)
     return [_compare(base, test, metric, base_hash) for metric in metrics]
 
 

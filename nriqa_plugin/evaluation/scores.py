@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from collections import Counter
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -122,9 +123,16 @@ def clip_of(image):
     return image.partition(FRAME)[0]
 
 
-def next_name(image, taken):
-    """The name for one more score of an image: its own, or ``clip::n`` for the n-th further frame of a clip."""
-    return frame_name(image, sum(clip_of(name) == image for name in taken))
+class FrameNames:
+    """Names scores as they come: an image by its own name, the n-th further frame of a clip ``clip::n``."""
+
+    def __init__(self):
+        self.frames = Counter()
+
+    def next(self, image):
+        """The name for one more score of an image or clip."""
+        self.frames[image] += 1
+        return frame_name(image, self.frames[image] - 1)
 
 
 def frame_name(clip, number):
@@ -134,9 +142,14 @@ def frame_name(clip, number):
 
 def dataset_mean(rows):
     """Mean score over images; over the means of clips for video, as BasicSR reports it for clips of unequal length."""
+    return clip_mean((row.image, row.score) for row in rows)
+
+
+def clip_mean(scores):
+    """:func:`dataset_mean` of ``(image, score)`` pairs."""
     clips = {}
-    for row in rows:
-        clips.setdefault(clip_of(row.image), []).append(row.score)
+    for image, score in scores:
+        clips.setdefault(clip_of(image), []).append(score)
     return mean(mean(scores) for scores in clips.values())
 
 

@@ -60,14 +60,25 @@ class Ensemble(Scorer):
         self.differentiable = not mute
         self.no_gradient = '; '.join(f'{judge.name}: {judge.no_gradient or "no usable gradient"}' for judge in mute)
 
+    def check(self, pred, ref=None):
+        """As in :class:`Scorer`, and what every judge itself asks of the images."""
+        super().check(pred, ref)
+        for judge in self.judges:
+            judge.check(*self._inside(pred, ref))
+
     def raw_scores(self, pred, ref=None, bf16=False):
         """As in :class:`Scorer`; every judge keeps its own precision and its own ``crop_border``."""
-        if self.crop_border:
-            inside = (..., *[slice(self.crop_border, -self.crop_border)] * 2)
-            pred, ref = pred[inside], ref[inside] if self.needs_reference else None
+        pred, ref = self._inside(pred, ref)
         shares = zip(self.judges, self.shares.values(), strict=True)
         parts = [share * judge.unit(judge.raw_scores(pred, ref, bf16)) for judge, share in shares]
         return torch.stack([part.to(self.dtype) for part in parts]).sum(0)
+
+    def _inside(self, pred, ref):
+        """What the judges see: the images without the ensemble's ``crop_border``."""
+        if not self.crop_border:
+            return pred, ref
+        inside = (..., *[slice(self.crop_border, -self.crop_border)] * 2)
+        return pred[inside], ref[inside] if self.needs_reference else None
 
     def weights_hash(self):
         """12 hex digits for the judges, their options and weights and their shares, whatever their order."""
@@ -96,10 +107,13 @@ def one_judge(metric=None, weights=None, options=None, ensemble=None):
     Raises:
         ValueError: none or both of ``metric`` and ``ensemble``; weights beside ``ensemble``, whose judges have
             their own.
+        TypeError: ``options`` that are no mapping.
     """
     if (metric is None) == (ensemble is None):
         got = 'neither' if metric is None else f'metric {metric!r} and ensemble {ensemble!r}'
         raise ValueError(f'give one judge as metric or several as ensemble, got {got}')
+    if not isinstance(options or {}, dict):
+        raise TypeError(f'options must be a mapping such as {{net: squeeze}}, got {options!r}')
     options = dict(options or {})
     if ensemble is None:
         return metric, weights, options

@@ -20,8 +20,14 @@ def musiq_scores(network, images):
 
     Returns:
         Tensor: ``(N,)`` in MUSIQ's units.
+
+    Raises:
+        ValueError: a ``patch_size`` that is no multiple of 4, which pyiqa's network cannot score either.
+        AttributeError, KeyError: the network is not the one of pyiqa 0.1.15.
     """
     options = network.data_preprocess_opts
+    if options['patch_size'] % 4:
+        raise ValueError(f'patch_size must be a multiple of 4, got {options["patch_size"]}')
     patches, places, scales = multiscale_patches(
         (images - 0.5) * 2,
         options['patch_size'],

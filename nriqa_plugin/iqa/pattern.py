@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from nriqa_plugin.iqa.scorer import Scorer
 
-PERIODS = tuple(range(2, 17))  # px
+PERIODS = tuple(range(2, 17))  # px; those that an image holds less than twice each way are left out
 EDGE = 16 / 255  # differences beyond it are edges, not patterns, and count as this much
 SIGNIFICANT = 8.0  # standard errors; Kodak24 reaches 7 by chance at periods that it does not have
 
@@ -38,7 +38,8 @@ class Pattern(Scorer):
     def score(self, pred, ref=None):
         mean = functional.avg_pool2d(pred, 3, stride=1)
         detail = (pred[..., 1:-1, 1:-1] - mean).clamp(-EDGE, EDGE)
-        return 255 * torch.stack([_amplitude(detail, period) for period in PERIODS]).amax(0)
+        periods = [period for period in PERIODS if 2 * period <= min(detail.shape[-2:])]
+        return 255 * torch.stack([_amplitude(detail, period) for period in periods]).amax(0)
 
 
 def _amplitude(detail, period):

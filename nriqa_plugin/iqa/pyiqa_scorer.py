@@ -1,5 +1,6 @@
 """Metrics of the package ``pyiqa`` (0.1.15.post2) as judges: direction, range and gradient as its own table says."""
 
+import contextlib
 import difflib
 
 import torch
@@ -103,7 +104,9 @@ class PyiqaScorer(Scorer):
 
     def _network_scores(self, pred, ref):
         if self.faster:
-            return self.faster(self.network, pred)
+            with contextlib.suppress(AttributeError, KeyError):
+                return self.faster(self.network, pred)
+            self.faster = None  # another version of pyiqa, whose network has other parts
         scores = self.network(pred) if ref is None else self.network(pred, ref)
         if isinstance(scores, (tuple, list)):
             scores = scores[0]  # the others are by-products, as in pyiqa's own wrapper

@@ -11,6 +11,7 @@ from nriqa_plugin.checks import check_number, unknown_name
 from nriqa_plugin.losses.iqa_loss import FRIQALoss, NRIQALoss
 from nriqa_plugin.losses.loss_sum import OWN_LOSSES
 from nriqa_plugin.losses.table_weights import weight_by_rule
+from nriqa_plugin.losses.vgg_loss import VGGLoss
 
 # On RLFN a CNNIQA that pulled 3 to 5 times as hard as the pixel loss trained well, also beside an LPIPS at 7; ten times
 # harder it was gamed (README, "Does it help?").
@@ -205,7 +206,8 @@ def _anchor(terms, shares, name):
 
 
 def _is_judge(term):
-    return isinstance(term.loss, (NRIQALoss, FRIQALoss))
+    # VGGLoss shares the judges' code, but is a distance to the target as the pixel loss is.
+    return isinstance(term.loss, (NRIQALoss, FRIQALoss)) and not isinstance(term.loss, VGGLoss)
 
 
 def _weight(part, share, pull):

@@ -38,13 +38,14 @@ class IQALoss(nn.Module):
         stop_at (float | str | None): no reward beyond this native score, or with ``target`` beyond the score of the
             ground truth itself: the simplest guard against gaming the judge.
         crop (int | None): score random windows of this side in px instead of the whole image (bounded memory).
-        crops (int): windows per image.
+        crops (int): windows per image, with ``crop`` only.
         augment (bool): resize by 0.9 to 1.1, shift by up to 8 px and flip at random before scoring, the cheapest
             guard against gaming.
         clamp (bool): clamp predictions to [0, 1] before scoring; the gradient is kept.
         precision (str): ``fp32``, or ``bf16`` to run the judge under bfloat16 autocast.
         checkpoint (bool): keep no activations of the judge: every image's gradient is computed at once, image by
-            image, with the memory of one image and the same work; no gradient of the gradient then.
+            image, with the memory of one image and the same work; no gradient of the gradient then. The
+            judges of an ensemble hold their activations of one image together.
         probe (bool): run one tiny backward pass at construction and refuse a judge without a usable gradient.
         seed (int): of the random crops and changes, which depend on (seed, iteration, rank) only.
         space (dict | None): what the network speaks, see :class:`nriqa_plugin.losses.space.Space`.
@@ -83,6 +84,8 @@ class IQALoss(nn.Module):
         )
         self.crop = crop if crop is None else check_number('crop', crop, low=1, integer=True)
         self.crops = check_number('crops', crops, low=1, integer=True)
+        if crop is None and self.crops > 1:
+            raise ValueError(f'crops: {crops} windows per image need crop, their side in px')
         self.augment = check_flag('augment', augment)
         self.clamp = check_flag('clamp', clamp)
         self.checkpoint = check_flag('checkpoint', checkpoint)
@@ -140,7 +143,6 @@ class IQALoss(nn.Module):
         if self.iteration % WARN_EVERY == 0:
             self.report_counts()
         pred, target = self._views(pred, target)
-        self.scorer.check(pred, target)
         scores, kept = self._scores(pred, target)
         if self.stop_at is not None:
             scores = self._stop(scores, target)
@@ -162,6 +164,7 @@ class IQALoss(nn.Module):
         generator = step_generator(self.seed, self.iteration)
         if self.crop is not None:
             tensors = random_crops(tensors, self.crop, self.crops, generator)
+        self.scorer.check(*tensors)  # before augmentation, which would enlarge what is too small
         if self.augment:
             tensors = random_change(tensors, self.scorer.min_side, generator)
             tensors = [clamp_keeping_gradient(t) if self.clamp else t for t in tensors]
@@ -201,8 +204,9 @@ class IQALoss(nn.Module):
     def _stop(self, scores, target):
         if self.stop_at == 'target':
             with torch.no_grad():
-                reference = target if self.scorer.needs_reference else None
-                bound = self.scorer.raw_scores(target, reference, self.bf16)
+                reference = self.scorer.needs_reference
+                parts = target.split(1) if self.checkpoint else [target]
+                bound = torch.cat([self.scorer.raw_scores(t, t if reference else None, self.bf16) for t in parts])
             bound = torch.where(torch.isfinite(bound), bound, math.inf if self.scorer.higher_better else -math.inf)
         else:
             bound = torch.full_like(scores, self.stop_at)
@@ -223,16 +227,6 @@ class FRIQALoss(IQALoss):
     """A full-reference judge (LPIPS, SSIM, ...) as a loss; options and behaviour as in :class:`IQALoss`."""
 
     reference_judge = True
-
-
-def optimised_judges(losses):
-    """Names of the judges that are in losses or in their terms.
-
-    Args:
-        losses (iterable[nn.Module]): of a training, also others than ours.
-    """
-    parts = (part for loss in losses for part in loss.modules())
-    return {part.scorer.name for part in parts if isinstance(part, IQALoss)}
 
 
 def probe_gradient(scorer):

@@ -36,6 +36,7 @@ OWN_LOSSES = {
 }
 PLAIN_LOSSES = {'L1Loss': nn.L1Loss, 'MSELoss': nn.MSELoss, 'CharbonnierLoss': CharbonnierLoss}
 SCHEDULE = ('start_iter', 'stop_iter', 'warmup_iter', 'every')
+TERM_KEYS = ('weight', 'name', *SCHEDULE)
 
 logger = logging.getLogger('nriqa_plugin')
 
@@ -94,7 +95,8 @@ class LossSum(nn.Module):
 
     def _build_term(self, where, name, term):
         if not isinstance(term, dict) or 'type' not in term or 'weight' not in term:
-            raise ValueError(f"{where} must be a mapping with 'type' and 'weight', got {term!r}")
+            hint = '; to leave it out write null' if term in ('none', 'None') else ''
+            raise ValueError(f"{where} must be a mapping with 'type' and 'weight', got {term!r}{hint}")
         options = dict(term)
         type_name = options.pop('type')
         where = f'{where} ({type_name})'
@@ -129,7 +131,7 @@ class LossSum(nn.Module):
     @staticmethod
     def _check_options(type_name, options, accepted):
         try:
-            check_keys(type_name, options, accepted)
+            check_keys(type_name, options, (*accepted, *TERM_KEYS))
         except ValueError as error:
             if 'metric' not in accepted:
                 raise
@@ -191,7 +193,8 @@ class LossSum(nn.Module):
         return weighted if finite is True or self.nonfinite != 'drop' else torch.where(finite, weighted, 0)
 
     def _watch_gradient(self, term, value_was_finite, gradient):
-        norm = torch.linalg.vector_norm(gradient.detach(), dtype=torch.float32)
+        half = gradient.dtype in (torch.float16, torch.bfloat16)
+        norm = torch.linalg.vector_norm(gradient.detach(), dtype=torch.float32 if half else None)
         if self.grad_norms_wanted:
             self.grad_norms[term.name] = norm
         finite = _finite(norm)

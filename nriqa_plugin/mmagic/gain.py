@@ -5,9 +5,10 @@ from pathlib import Path
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
-from nriqa_plugin.checks import check_file
-from nriqa_plugin.evaluation.relative_gain import read_baseline, relative_gain
-from nriqa_plugin.evaluation.scores import dataset_mean, write_scores
+from nriqa_plugin.checks import check_file, unknown_name
+from nriqa_plugin.evaluation.artifact_alarm import Change
+from nriqa_plugin.evaluation.relative_gain import check_same_images, read_baseline
+from nriqa_plugin.evaluation.scores import dataset_mean, read_scores, write_scores
 from nriqa_plugin.losses.training_state import unchanged_random
 from nriqa_plugin.mmagic.metrics import IQAMetric, own_metrics
 
@@ -19,7 +20,8 @@ class RelativeGain(IQAMetric):
 
     The gain is Eq. 1 of Kashkarov et al., arXiv 2405.20392, ``100 * s * (mean_T - mean_B) / mean_B`` with ``s = +1``
     when higher scores are better, else -1: higher is better for every judge, so ``save_best='gain/musiq',
-    rule='greater'``.
+    rule='greater'``. A judge that is 0 for a clean image (``pattern``) has no gain but ``growth/<name>``, the
+    difference of the means, and ``growth_of_worst/<name>``, the largest of one image.
 
     Args:
         judges (list): as in ``IQAMetric``.
@@ -42,21 +44,29 @@ class RelativeGain(IQAMetric):
 
     def directions(self):
         """As in ``IQAMetric``; a higher gain is always better."""
-        return {**super().directions(), **{self._key(f'gain/{name}'): True for name in self._with_gain()}}
-
-    def _with_gain(self):
-        """The judges whose mean can be divided by; ``pattern`` is 0 for a clean image and only has a score."""
-        return {name: judge for name, judge in self.judges.items() if judge.has_gain}
+        found = super().directions()
+        for name, judge in self.judges.items():
+            if judge.has_gain:
+                found[self.key(f'gain/{name}')] = True
+            else:
+                found |= {self.key(f'{what}/{name}'): judge.higher_better for what in ('growth', 'growth_of_worst')}
+        return found
 
     def baselines(self):
-        """``{name: Baseline}`` from the file, checked against today's judges."""
+        """``{name: {image: score}}`` from the file, checked against today's judges."""
+        scores = read_scores(check_file('baseline', self.path))
         found = {}
-        for name, judge in self._with_gain().items():
-            found[name] = read_baseline(check_file('baseline', self.path), name)
-            if found[name].judge_hash != judge.weights_hash():
+        for name, judge in self.judges.items():
+            if judge.has_gain:
+                read_baseline(self.path, name)  # its mean can be divided by
+            elif name not in scores.metrics:
+                raise unknown_name(f'metric in the baseline {self.path}:', name, scores.metrics)
+            rows = scores.of(name)
+            if rows[0].judge_hash != judge.weights_hash():
                 raise ValueError(f'baseline: {self.path} was scored by other weights or options of {judge.name} '
-                                 f'({found[name].judge_hash}, now {judge.weights_hash()}); crop_border counts as an '
+                                 f'({rows[0].judge_hash}, now {judge.weights_hash()}); crop_border counts as an '
                                  'option')  # fmt: skip
+            found[name] = {row.image: row.score for row in rows}
         return found
 
     def compute_metrics(self, results):
@@ -69,12 +79,25 @@ class RelativeGain(IQAMetric):
         rows = self.rows(results)
         means = {name: dataset_mean(of_judge) for name, of_judge in rows.items()}
         if self.measuring:
+            self._check_names([row.image for row in next(iter(rows.values()))])
             write_scores(self.path, [row for of_judge in rows.values() for row in of_judge])
-        gains = {}
-        for name, baseline in self.baselines().items():
-            baseline.check_same_images(row.image for row in rows[name])
-            gains[f'gain/{name}'] = relative_gain(means[name], baseline.mean, baseline.higher_better)
-        return {**means, **gains}
+        changes = {}
+        for name, before in self.baselines().items():
+            check_same_images(name, before, [row.image for row in rows[name]])
+            judge, after = self.judges[name], {row.image: row.score for row in rows[name]}
+            change = Change(name, judge.higher_better, before, after)
+            if judge.has_gain:
+                changes[f'gain/{name}'] = change.gain
+            else:
+                changes |= {f'growth/{name}': change.growth, f'growth_of_worst/{name}': change.worst_growth}
+        return {**means, **changes}
+
+    @staticmethod
+    def _check_names(names):
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f'RelativeGain: two validation images are called {twice!r}; the baseline needs image '
+                             'names that differ, at least with their folder')  # fmt: skip
 
 
 class RelativeGainHook(Hook):

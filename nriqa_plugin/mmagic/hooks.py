@@ -43,8 +43,8 @@ class PerceptualHook(Hook):
             self.guards[name] = StepGuard(blame=self._blame)
             self.guards[name].attach(wrapper.optimizer)
         self.resume_state.restore_counters(self.losses, self.guards)
-        if runner.iter and hasattr(model, 'step_counter'):
-            model.step_counter.fill_(runner.iter)  # GAN models and EDVR do not save theirs
+        if runner.iter and hasattr(model, 'step_counter') and 'step_counter' not in model.state_dict():
+            model.step_counter.fill_(runner.iter)  # GAN models and EDVR do not save theirs, BasicVSR does
         self.first_batch = True
 
     def _blame(self):

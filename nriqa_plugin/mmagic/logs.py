@@ -1,4 +1,4 @@
-"""Our warnings in the log file of the training, which mmengine names anew for every run."""
+"""Our messages in the log file of the training, which mmengine names anew for every run."""
 
 import logging
 
@@ -17,3 +17,4 @@ def warn_in_host_log():
     logger = logging.getLogger('nriqa_plugin')
     if not any(isinstance(handler, ToHostLog) for handler in logger.handlers):
         logger.addHandler(ToHostLog())
+        logger.setLevel(logging.INFO)  # where the weight of ``weight: paper`` comes from, for one

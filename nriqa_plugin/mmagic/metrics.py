@@ -45,7 +45,8 @@ class IQAMetric(BaseSampleWiseMetric):
     ):
         device = ('cuda' if torch.cuda.is_available() else 'cpu') if device == 'auto' else device
         super().__init__(gt_key, pred_key, device=device, collect_device=collect_device, prefix=prefix)
-        self.listener = None  # told (image, {name: scores of its frames}, frames as RGB in [0, 1]), of this rank only
+        # Told (possible names, {name: scores of its frames}, frames as RGB in [0, 1]), of this rank only.
+        self.listener = None
         self.judges = {}
         owner = type(self).__name__
         if not isinstance(judges, (list, tuple)) or not judges:
@@ -59,9 +60,10 @@ class IQAMetric(BaseSampleWiseMetric):
 
     def directions(self):
         """``{key among the results: whether higher is better}``."""
-        return {self._key(name): judge.higher_better for name, judge in self.judges.items()}
+        return {self.key(name): judge.higher_better for name, judge in self.judges.items()}
 
-    def _key(self, name):
+    def key(self, name):
+        """How a result is called in the log and in ``save_best``."""
         return f'{self.prefix}/{name}' if self.prefix else name
 
     @torch.no_grad()
@@ -75,9 +77,10 @@ class IQAMetric(BaseSampleWiseMetric):
                 if any(judge.needs_reference for judge in self.judges.values()) and self.gt_key in data:
                     gt = self._to_unit_rgb(data[self.gt_key])
                 scores = {name: self._score(judge, pred, gt) for name, judge in self.judges.items()}
+            names = (image, image_name(data, folders=1))
             if self.listener is not None:
-                self.listener(image, scores, pred)
-            self.results.append({'image': image, 'scores': scores})
+                self.listener(names, scores, pred)
+            self.results.append({'names': names, 'scores': scores})
 
     def _score(self, judge, pred, gt):
         if gt is None and judge.needs_reference:
@@ -95,12 +98,15 @@ class IQAMetric(BaseSampleWiseMetric):
         return images.flip(-3) if images.shape[-3] == 3 else images
 
     def rows(self, results):
-        """``{name: rows of a scores file}`` of gathered results."""
+        """``{name: rows of a scores file}`` of gathered results; equal image names get their folder in front."""
         found = {}
+        equal = len({result['names'][0] for result in results}) < len(results)
         for name, judge in self.judges.items():
             digest = judge.weights_hash()
             scores = (
-                (result['image'], t, score) for result in results for t, score in enumerate(result['scores'][name])
+                (result['names'][equal], t, score)
+                for result in results
+                for t, score in enumerate(result['scores'][name])
             )
             rows = (score_row(frame_name(i, t), judge, score, judge_hash=digest) for i, t, score in scores)
             found[name] = [replace(row, metric=name) for row in rows]
@@ -123,15 +129,15 @@ def own_metrics(loop):
     return [metric for metric in metrics if isinstance(metric, IQAMetric)]
 
 
-def image_name(data):
-    """How a data sample is called: the file of its ground truth, else of its input.
+def image_name(data, folders=0):
+    """How a data sample is called: the file of its ground truth, else of its input, with so many folders in front.
 
     Frames carry the name of the clip in front, and a clip is called by its folder, each with the folder above, for
     Vimeo-90K numbers its clips anew in every folder.
     """
     path = data.get('gt_path') or data.get('img_path') or ''
     if isinstance(path, str):
-        return Path(path).name
+        return '/'.join(Path(path).parts[-1 - folders :])
     first = Path(path[0])
     return '/'.join(first.parts[-3:] if len(path) == 1 else first.parent.parts[-2:])
 

@@ -87,7 +87,9 @@ def check_metrics(runner):
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook) and hook.save_best:
             for key, rule in zip(hook.key_indicators, hook.rules, strict=True):
-                right = 'greater' if higher_better.get(key, rule == 'greater') else 'less'
+                if rule is None or key not in higher_better:  # save_best='auto', a result that is not ours
+                    continue
+                right = 'greater' if higher_better[key] else 'less'
                 if rule != right:
                     raise ValueError(
                         f"default_hooks.checkpoint: save_best='{key}' with rule='{rule}', but for {key} "

@@ -27,7 +27,7 @@ val_evaluator = dict(
     type='Evaluator',
     metrics=[
         dict(type='PSNR', crop_border=4),
-        dict(type='RelativeGain', judges=['musiq', 'niqe', 'lpips'], crop_border=4),
+        dict(type='RelativeGain', judges=['musiq', 'niqe', 'lpips', 'pattern'], crop_border=4),
     ],
 )
 val_cfg = dict(type='MultiValLoop')  # the stock config's ValLoop does not go with mmagic 1.2's own metrics
@@ -35,6 +35,7 @@ val_cfg = dict(type='MultiValLoop')  # the stock config's ValLoop does not go wi
 default_hooks = dict(
     perceptual=dict(type='PerceptualHook'),
     gain=dict(type='RelativeGainHook'),
+    alarm=dict(type='ArtifactAlarmHook', judge='musiq'),  # did the training please MUSIQ with artifacts?
     checkpoint=dict(interval=500, save_best='gain/niqe', rule='greater'),  # NIQE only watches
     logger=dict(log_metric_by_epoch=False),
 )
