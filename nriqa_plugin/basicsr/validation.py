@@ -1,4 +1,4 @@
-"""Validation for PerceptualModel: start weights as baseline, best checkpoints, and the host's CPU faults mended."""
+"""Validation for PerceptualModel: metrics checked, artifact alarm, best checkpoints, the host's CPU faults mended."""
 
 import contextlib
 import csv
@@ -9,8 +9,8 @@ from basicsr.utils import get_root_logger
 
 from nriqa_plugin.basicsr import cpu, metrics
 from nriqa_plugin.basicsr.alarm import ALARM, ArtifactAlarm
-from nriqa_plugin.checks import atomic_path, in_place, load_weights, unknown_name
-from nriqa_plugin.evaluation.scores import FrameNames, read_scores, score_row, write_scores
+from nriqa_plugin.basicsr.start_baseline import GAIN, SCORE, START, StartBaselineMixin, direction, judge_of
+from nriqa_plugin.checks import atomic_path, in_place, unknown_name
 from nriqa_plugin.losses.training_state import unchanged_random
 
 try:
@@ -18,12 +18,10 @@ try:
 except ModuleNotFoundError:  # a copy of basicsr from which the video models were cut
     VideoBaseModel = ()
 
-START = 'start'  # label of the stored start weights, and the baseline option that asks for them
 HISTORY_COLUMNS = ('iteration', 'dataset', 'metric', 'mean')
-GAIN, SCORE = 'calculate_relative_gain', 'calculate_iqa'
 
 
-class ValidationMixin:
+class ValidationMixin(StartBaselineMixin):
     """Lies over a host model's ``validation``; see :class:`nriqa_plugin.basicsr.models.PerceptualMixin`."""
 
     def check_metrics(self, opt):
@@ -75,32 +73,6 @@ class ValidationMixin:
                 raise ValueError(f'val.metrics.{other} and val.metrics.{name} are both measured from the start by the '
                                  f'judge {judge.name!r}, but with different options (crop_border counts as one); give '
                                  'them the same')  # fmt: skip
-
-    def _measured_from_start(self):
-        """Options of the metrics that need the scores of the start weights, by name."""
-        gains = {name: option for name, option in self.gain_options.items() if option.get('baseline') == START}
-        return {**gains, **(self.alarm.metric_options if self.alarm else {})}
-
-    def wants_start(self):
-        """The option that measures against the weights that training starts from; empty when there is none."""
-        if any(option.get('baseline') == START for option in self.gain_options.values()):
-            return 'baseline: start'
-        return 'val.artifact_alarm' if self.alarm else ''
-
-    def store_start_weights(self):
-        """Save the weights that training starts from, for ``baseline: start``.
-
-        Raises:
-            FileNotFoundError: a resumed run lacks the file.
-        """
-        if not self.wants_start() or self.opt['rank'] != 0:
-            return
-        if self.opt['path'].get('resume_state') is None:
-            self.save_network(self._validated_network(), 'net_g', START)
-        elif not self._start_path().is_file():
-            raise FileNotFoundError(
-                f'{self.wants_start()}: the resumed run lacks its start weights: {self._start_path()}'
-            )
 
     def note_image(self, data):
         """Remember which image comes next; metrics do not learn it from the host.
@@ -173,85 +145,9 @@ class ValidationMixin:
             name = getattr(self, 'current_image', '')
             raise ValueError(f'validation of {dataset.opt["name"]}, image {name}: {error}') from error
 
-    @contextlib.contextmanager
-    def _recorded(self, owner):
-        """Yield ``{judge: {image: score}}``, filled by the metric called ``owner`` inside the block."""
-        record, names = {}, {}
-
-        def listen(who, judge, score, _):
-            if who == owner:
-                name = names.setdefault(judge, FrameNames()).next(self.current_image)
-                record.setdefault(judge, {})[name] = score
-
-        with metrics.listening(listen):
-            yield record
-
     def _prepare_video(self, dataset):
         if hasattr(dataset, 'data_info') and self.opt['val']['metrics']:
             self.metric_results = cpu.video_metric_table(dataset, self.opt['val']['metrics'], self.device)
-
-    @contextlib.contextmanager
-    def _start_baseline(self, dataloader):
-        """Point ``baseline: start`` to this data set's scores of the start weights, made when first needed."""
-        options = [option for option in self.gain_options.values() if option.get('baseline') == START]
-        wanted = list(self._measured_from_start().values())
-        if wanted:
-            path = self._baseline_path(dataloader.dataset.opt['name'])
-            if self.opt['rank'] == 0 and not self._holds(path, wanted):
-                self._score_start(dataloader, path, wanted)
-            for option in options:
-                option['baseline'] = str(path)
-        try:
-            yield
-        finally:
-            for option in options:
-                option['baseline'] = START
-
-    def _holds(self, path, options):
-        """Whether the baseline file is there and by the judges of today's options."""
-        if not path.is_file():
-            return False
-        rows = {row.metric: row.judge_hash for row in read_scores(path).rows}
-        return all(rows.get(judge.name) == judge.weights_hash() for judge in map(judge_of, options))
-
-    def _score_start(self, dataloader, path, options):
-        """Run the host's own validation on the stored start weights and write the scores."""
-        get_root_logger().info(f'Scoring the start weights: the baseline of {dataloader.dataset.opt["name"]}.')
-        judges = {judge_of(option).name: _as_score(option) for option in options}
-        # Some models validate the moving average, others (video) never do: both get the start weights.
-        networks = [self.get_bare_model(self.net_g), *([self.net_g_ema] if hasattr(self, 'net_g_ema') else [])]
-        trained = [{key: value.clone() for key, value in net.state_dict().items()} for net in networks]
-        start = load_weights(self.wants_start(), self._start_path())['params']
-        transient = ('metric_results', 'best_metric_results')
-        kept = {key: self.__dict__.pop(key) for key in transient if hasattr(self, key)}
-        kept['history'], self.history = self.history, []
-        stock, self.opt['val']['metrics'] = self.opt['val']['metrics'], judges
-        try:
-            for network in networks:
-                network.load_state_dict(start)
-            self._prepare_video(dataloader.dataset)
-            with self._recorded(SCORE) as record:
-                super().validation(dataloader, 0, None, False)
-        finally:
-            for network, state in zip(networks, trained, strict=True):
-                network.load_state_dict(state)
-            self.opt['val']['metrics'] = stock
-            for key in transient:
-                self.__dict__.pop(key, None)
-            self.__dict__.update(kept)
-        rows = [score_row(image, judge, score) for judge, scores in record.items() for image, score in scores.items()]
-        write_scores(path, rows)
-
-    def _validated_network(self):
-        """The weights that the host validates: the moving average when there is one."""
-        return self.net_g_ema if hasattr(self, 'net_g_ema') else self.get_bare_model(self.net_g)
-
-    def _baseline_path(self, dataset_name):
-        root = self.opt['path'].get('experiments_root') or self.opt['path']['results_root']
-        return Path(root) / f'baseline_{dataset_name}.csv'
-
-    def _start_path(self):
-        return Path(self.opt['path']['models']) / f'net_g_{START}.pth'
 
     def _update_best_metric_result(self, dataset_name, metric, val, current_iter):
         super()._update_best_metric_result(dataset_name, metric, val, current_iter)
@@ -283,23 +179,9 @@ class ValidationMixin:
                 self._update_best_metric_result(dataset_name, metric, value, row_iteration)
 
 
-def judge_of(option):
-    """The judge of a validation metric's options."""
-    return metrics.judge_of(GAIN, metrics.judge_keys(option))
-
-
-def direction(option):
-    """BasicSR's ``better`` for a judge."""
-    return 'higher' if judge_of(option).higher_better else 'lower'
-
-
 def _first(value):
     """A data loader makes lists of one."""
     return str(value[0] if isinstance(value, (list, tuple)) else value)
-
-
-def _as_score(option):
-    return {'type': SCORE, **metrics.judge_keys(option), 'better': direction(option)}
 
 
 def write_history(path, rows):
