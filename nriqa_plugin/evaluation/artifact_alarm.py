@@ -1,6 +1,6 @@
 """The artifact alarm: did a fine-tuning please the judge by drawing artifacts?
 
-The rule of Kashkarov et al. (arXiv 2405.20392, Section 5): a large fall of LPIPS when it is not optimised, or a small
+The rule of Kashkarov et al. (arXiv 2405.20392): a large fall of LPIPS when it is not optimised, or a small
 change instead of a large gain when it is, signals artifacts. Dots that LPIPS does not mind (on smooth outputs it takes
 them for detail) are found by the judge ``pattern``.
 """

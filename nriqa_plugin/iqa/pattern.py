@@ -17,7 +17,7 @@ class Pattern(Scorer):
     leaves nothing of a photograph and all of a pattern. The score is the largest deviation of such an average from the
     mean of all, over positions, periods and colour channels, as far as it is significant (8 standard errors); 0 if none
     is. Upsampling by pixel shuffle, transposed convolutions and 8-bit JPEG grids leave such patterns; a network that is
-    trained to please a judge may learn to draw them (https://arxiv.org/abs/2405.20392, Section 5, shows dots).
+    trained to please a judge may learn to draw them (arXiv 2405.20392 shows dots).
 
     Dots of a grey levels on every p-th pixel of a flat image score 8/9 a. Clean photographs (Kodak24) score 0.2 to 0.8,
     dots of 4 levels raise that by 2.1 to 3.7 for p from 2 to 16. For watching only: it is blind to what does not
