@@ -81,6 +81,18 @@ def test_dots_of_4_levels_are_found_in_every_kodak_image_and_nothing_in_a_clean_
             assert judge(dotted(image, period, 4).clamp(0, 1)).item() - clean > 2, (file, period)
 
 
+def test_noise_and_blur_are_no_pattern_in_photographs(test_data):
+    """So that ``worst_pattern`` (2 levels in one image) does not take an honest change for dots."""
+    judge = create_scorer('pattern')
+    generator = torch.Generator().manual_seed(0)
+    for file in list_images(test_data / 'images' / 'kodak24')[::4]:
+        image = read_image(file)[None]
+        noisy = (image + 8 / 255 * torch.randn(image.shape, generator=generator)).clamp(0, 1)
+        blurred = nn.functional.avg_pool2d(image, 5, stride=1, padding=2, count_include_pad=False)
+        for changed in (noisy, blurred):
+            assert judge(changed).item() - judge(image).item() < 1, file
+
+
 # --- the rule ---
 
 

@@ -94,7 +94,7 @@ def test_the_judge_musiq_takes_our_way_and_keeps_pyiqas_network(tmp_path, monkey
 
 
 @needs_pyiqa
-def test_a_network_with_other_parts_is_scored_by_itself(tmp_path):
+def test_a_network_with_other_parts_is_scored_by_itself_and_the_log_says_so(tmp_path, plugin_log):
     from pyiqa.archs.musiq_arch import MUSIQ
 
     file = tmp_path / 'w.pth'
@@ -103,6 +103,7 @@ def test_a_network_with_other_parts_is_scored_by_itself(tmp_path):
     judge.network = nn.Sequential(nn.AvgPool2d(64), nn.Conv2d(3, 1, 1))
     image = noise(2, 3, 64, 64)
     assert torch.equal(judge(image), judge.network(image).flatten())
+    assert 'has other parts than the tested one' in plugin_log.text
 
 
 @needs_pyiqa

@@ -1,8 +1,8 @@
 """The artifact alarm: did a fine-tuning please the judge by drawing artifacts?
 
-The rule of Kashkarov et al. (arXiv 2405.20392): a large fall of LPIPS when it is not optimised, or a small
-change instead of a large gain when it is, signals artifacts. Dots that LPIPS does not mind (on smooth outputs it takes
-them for detail) are found by the judge ``pattern``.
+The rule of Kashkarov et al. (arXiv 2405.20392): a large fall of LPIPS when it is not optimised, or a small change
+instead of a large gain when it is, signals artifacts. Dots that LPIPS does not mind (on smooth outputs it takes them
+for detail) are found by the judge ``pattern``.
 """
 
 import heapq
@@ -35,9 +35,8 @@ class AlarmRule:
     rise: float = 5.0
     judge_rise: float = 10.0
     pattern: float = 1.0
-    worst_pattern: float = (
-        2.0  # dots of 4 levels add 2.1 to 3.7 to every Kodak image, blur, noise or sharpening at most 0.7
-    )
+    # Dots of 4 levels add 2.1 to 3.7 to every Kodak image; blur, noise or sharpening at most 0.7.
+    worst_pattern: float = 2.0
 
     def __post_init__(self):
         for name, value in vars(self).items():
@@ -60,8 +59,8 @@ class AlarmRule:
             found.append(f'the reference judge fell by {-reference:.1f} % (allowed: {self.fall} %)')
         if reference is not None and reference_optimised and reference < self.rise:
             if judge is not None and judge >= self.judge_rise:
-                found.append(f'the reference judge is optimised and yet gained only {reference:.1f} % while the judge '
-                             f'gained {judge:.1f} % (asked for: {self.rise} %)')  # fmt: skip
+                found.append(f'the reference judge is optimised and yet its gain is {reference:+.1f} % (asked for: '
+                             f'{self.rise} %), while that of the judge is {judge:+.1f} %')  # fmt: skip
             elif reference < -self.fall:
                 found.append(f'the reference judge is optimised and yet fell by {-reference:.1f} %')
         if pattern is not None and pattern > self.pattern:

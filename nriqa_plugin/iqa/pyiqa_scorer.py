@@ -1,7 +1,7 @@
 """Metrics of the package ``pyiqa`` (0.1.15.post2) as judges: direction, range and gradient as its own table says."""
 
-import contextlib
 import difflib
+import logging
 
 import torch
 from torch import nn
@@ -24,6 +24,8 @@ from nriqa_plugin.iqa.scorer import BUILT_IN, Scorer
 
 # Scores from the network's weights on a shorter way than its own; equal, and tested to be.
 FASTER = {'MUSIQ': musiq_scores}
+
+logger = logging.getLogger('nriqa_plugin')
 
 
 class PyiqaScorer(Scorer):
@@ -104,9 +106,12 @@ class PyiqaScorer(Scorer):
 
     def _network_scores(self, pred, ref):
         if self.faster:
-            with contextlib.suppress(AttributeError, KeyError):
+            try:
                 return self.faster(self.network, pred)
-            self.faster = None  # another version of pyiqa, whose network has other parts
+            except (AttributeError, KeyError) as error:  # another version of pyiqa, whose network has other parts
+                self.faster = None
+                logger.warning('%s: the network of this pyiqa has other parts than the tested one (%s), so it is '
+                               "scored by pyiqa's own, slower forward pass", self.name, error)  # fmt: skip
         scores = self.network(pred) if ref is None else self.network(pred, ref)
         if isinstance(scores, (tuple, list)):
             scores = scores[0]  # the others are by-products, as in pyiqa's own wrapper
