@@ -21,6 +21,7 @@ from nriqa_plugin.evaluation.scores import read_scores, score_row, write_scores
 from nriqa_plugin.iqa import create_scorer
 from nriqa_plugin.losses import NRIQALoss
 from nriqa_plugin.losses.training_state import random_state
+from nriqa_plugin.mdf import Discriminator, save_mdf
 from tests.judges import Darkness, TinyNet
 from tests.test_checks_and_scorer import Malicious
 from tests.test_vgg_loss import saved_backbone
@@ -117,6 +118,18 @@ def test_every_registered_name_builds_from_a_plain_option_dict(photographs):
         'calculate_relative_gain': lambda: calculate_metric(
             {'img': gray}, {'type': 'calculate_relative_gain', 'metric': 'tests.judges:Darkness', 'baseline': str(store)}
         ) == pytest.approx(100 * (0.5 - 64 / 255) / 0.5, rel=1e-5),
+    }  # fmt: skip
+    save_mdf(photographs / 'mdf.pth', [Discriminator(4)], {'range': [0, 1]})
+    built |= {
+        'MDFLoss': lambda: build_loss({'type': 'MDFLoss', 'weights': str(photographs / 'mdf.pth')}),
+        'DnCNN': lambda: build_network({'type': 'DnCNN', 'nc': 4, 'nb': 3})(torch.rand(1, 1, 9, 9)).shape == (1, 1, 9, 9),
+        'DegradedImageDataset': lambda: len(build_dataset({
+            'type': 'DegradedImageDataset', 'name': 'x', 'phase': 'val', 'scale': 1, 'dataroot_gt': gt,
+            'degradation': {'type': 'jpeg', 'quality': 10}, 'io_backend': {'type': 'disk'},
+        })) == 2,
+        'calculate_loss': lambda: calculate_metric(
+            {'img': gray, 'img2': gray + 51}, {'type': 'calculate_loss', 'terms': [{'type': 'L1Loss', 'weight': 2.0}], 'better': 'lower'}
+        ) == pytest.approx(0.4, rel=1e-5),
     }  # fmt: skip
     names = [thing.__name__ for _, things in registration.REGISTERED for thing in things]
     assert sorted(built) == sorted(names)

@@ -125,6 +125,26 @@ def test_formulas_gradcheck_in_double_precision(name):
     assert torch.autograd.gradcheck(lambda x: judge(x, ref), (pred,), fast_mode=True)
 
 
+def test_ms_ssim_of_fewer_scales_is_the_product_of_the_finest_ones_with_exponents_that_sum_to_1():
+    """By hand: contrast at every scale but the last, whole SSIM at the last; 2 x 2 means between the scales."""
+    piq = pytest.importorskip('piq', reason='the extra iqa is not installed')
+    x, noise = (torch.rand(2, 1, 96, 96).expand(-1, 3, -1, -1) for _ in range(2))  # the formula averages channels last
+    y = 0.7 * x + 0.3 * noise
+    exponents = torch.tensor([0.0448, 0.2856])
+    exponents = exponents / exponents.sum()
+    kernel = {'kernel_size': 11, 'kernel_sigma': 1.5, 'downsample': False, 'full': True, 'reduction': 'none'}
+    _, contrast = piq.ssim(x, y, **kernel)
+    coarse = [torch.nn.functional.avg_pool2d(image, 2) for image in (x, y)]
+    whole, _ = piq.ssim(*coarse, **kernel)
+    expected = contrast ** exponents[0] * whole ** exponents[1]
+    assert create_scorer('ms_ssim', scales=2)(x, y) == pytest.approx(expected.tolist(), abs=1e-6)
+    assert create_scorer('ms_ssim', scales=4).min_side == 81
+    assert create_scorer('ms_ssim', scales=5).weights_hash() == create_scorer('ms_ssim').weights_hash()
+    assert create_scorer('ms_ssim', scales=4).weights_hash() != create_scorer('ms_ssim').weights_hash()
+    with pytest.raises(ValueError, match='scales must be finite and in'):
+        create_scorer('ms_ssim', scales=6)
+
+
 @pytest.mark.parametrize(('name', 'side'), [('ssim', 11), ('ms_ssim', 161), ('gmsd', 3), ('vsi', 2), ('fsim', 2)])
 def test_min_side_is_the_smallest_that_works(name, side):
     piq = pytest.importorskip('piq')

@@ -10,7 +10,7 @@ import torch
 pytest.importorskip('mmagic', reason='the extra mmagic is not installed')
 
 from mmagic.registry import HOOKS, METRICS, MODELS
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.registry import init_default_scope
@@ -20,6 +20,7 @@ from nriqa_plugin.evaluation.relative_gain import relative_gain
 from nriqa_plugin.evaluation.scores import read_scores, score_row, write_scores
 from nriqa_plugin.iqa import create_scorer
 from nriqa_plugin.losses import LossSum as CoreLossSum
+from nriqa_plugin.mdf import Discriminator, save_mdf
 from nriqa_plugin.mmagic import metrics, registration, resume
 from tests.judges import Brightness, Darkness, TinyNet
 from tests.mmagic_runs import paired, pipeline, write_images
@@ -103,15 +104,21 @@ def scalar(runner, name):
 
 def test_every_registered_name_builds_from_a_plain_config_dict(tmp_path):
     backbone = {'backbone': 'squeezenet1_1', 'weights': str(saved_backbone(tmp_path, 'squeezenet1_1')[1])}
+    save_mdf(tmp_path / 'mdf.pth', [Discriminator(4)], {'range': [0, 1]})
     options = {
         'LossSum': {'terms': TERMS},
         'LossPair': {'terms': TERMS},
+        'MDFLoss': {'weights': str(tmp_path / 'mdf.pth')},
         'NRIQALoss': {'metric': JUDGE},
         'FRIQALoss': {'metric': 'tests.judges:Distance'},
         'VGGLoss': {'layers': {'fire2': 1.0}, **backbone},
         'ColourLoss': {'factor': 4},
         'TVLoss': {},
         'RLFN': {'feature_channels': 8},
+        'DnCNN': {'nc': 4, 'nb': 3},
+        'LossMetric': {'terms': TERMS},
+        'Degrade': {'degradation': 'jpeg'},
+        'ExponentialToLR': {'optimizer': torch.optim.SGD([torch.zeros(1)], 0.1), 'eta_min': 1e-4, 'end': 9},
         'IQAMetric': {'judges': JUDGES},
         'RelativeGain': {'judges': JUDGES},
         'PerceptualHook': {},
@@ -121,9 +128,9 @@ def test_every_registered_name_builds_from_a_plain_config_dict(tmp_path):
     listed = {thing.__name__: (registry, thing) for registry, things in registration.REGISTERED for thing in things}
     assert options.keys() == listed.keys()
     for name, (registry, thing) in listed.items():
-        built = registry.build(Config({'x': {'type': name, **options[name]}}).x)
+        built = registry.build(ConfigDict(type=name, **options[name]))
         assert type(built) is thing
-        if registry is MODELS and name != 'RLFN':
+        if registry is MODELS and name not in ('RLFN', 'DnCNN'):
             value = built(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32))
             assert torch.isfinite(value[0] if name == 'LossPair' else value)
 

@@ -25,6 +25,8 @@ from nriqa_plugin.iqa import Scorer
 from nriqa_plugin.iqa.cnniqa import PatchNet
 from nriqa_plugin.losses import iqa_loss
 from nriqa_plugin.losses.table_weights import TABLE
+from nriqa_plugin.mdf.discriminator import Discriminator
+from nriqa_plugin.mdf.mdf_file import save_mdf
 from tests.conftest import ROOT
 
 # Table I of arXiv 2405.20392; mdtvsfa is not here, pyiqa lacks it
@@ -32,6 +34,7 @@ FULL_REFERENCE = ('pieapp', 'lpips')
 NO_REFERENCE = ('dbcnn', 'nima', 'paq2piq', 'hyperiqa', 'maniqa', 'clipiqa')
 FILES = sorted((ROOT / 'options' / 'basicsr').glob('*.yml'))
 SMALLER = {
+    'DnCNN': {'nc': 4, 'nb': 3},
     'EDSR': {'num_feat': 4, 'num_block': 1},
     'MSRResNet': {'num_feat': 4, 'num_block': 1},
     'RRDBNet': {'num_feat': 4, 'num_block': 1, 'num_grow_ch': 4},
@@ -50,6 +53,7 @@ def small(tmp_path_factory):
     torch.save(models.squeezenet1_1(weights=None).state_dict(), folder / 'squeeze.pth')
     features = torch.nn.ModuleDict({'features': models.vgg.make_layers(models.vgg.cfgs['E'])})
     torch.save(features.state_dict(), folder / 'vgg19.pth')
+    save_mdf(folder / 'mdf.pth', [Discriminator(4)], {'task': 'sisr', 'range': [0, 1]})
     lq = Image.fromarray(np.random.default_rng(0).integers(0, 256, (56, 60, 3), dtype=np.uint8))
     for kind, image in (('GTmod12', lq.resize((240, 224), Image.BICUBIC)), ('LRbicx4', lq)):
         (folder / kind).mkdir()
@@ -71,6 +75,8 @@ def shrunk(option, folder):
         option |= {'weights': str(folder / 'musiq.pth')}
     if option.get('type') == 'VGGLoss':
         option |= {'weights': str(folder / 'vgg19.pth')}
+    if option.get('type') == 'MDFLoss':
+        option |= {'weights': str(folder / 'mdf.pth')}
     option |= SMALLER.get(option.get('type'), {})
     if 'queue_size' in option:
         option['queue_size'] = 2
@@ -108,7 +114,8 @@ def test_training_option_files_build_and_take_a_step_with_every_term(file, small
     kernels = dict.fromkeys(('kernel1', 'kernel2', 'sinc_kernel'), torch.full((1, 21, 21), 1 / 441))
     n = opt.get('queue_size', 1)  # Real-ESRGAN's degradation takes another way with two images than with one
     kernels = {key: kernel.expand(n, -1, -1) for key, kernel in kernels.items()}
-    model.feed_data({'lq': torch.rand(n, 3, side // 4, side // 4), 'gt': torch.rand(n, 3, side, side), **kernels})
+    lq_side = side // opt['scale']
+    model.feed_data({'lq': torch.rand(n, 3, lq_side, lq_side), 'gt': torch.rand(n, 3, side, side), **kernels})
     model.optimize_parameters(1)
     assert not torch.equal(before, torch.nn.utils.parameters_to_vector(model.net_g.parameters()))
     assert all(np.isfinite(value) for value in model.get_current_log().values())

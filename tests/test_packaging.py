@@ -23,7 +23,7 @@ CORE = {'checks', 'iqa', 'losses', 'multigt', 'evaluation', 'mdf', 'lora', 'arch
 ALLOWED = {
     '': set(),
     'checks': set(),
-    'iqa': {'checks'},
+    'iqa': {'checks', 'mdf'},
     'losses': {'checks', 'iqa', 'mdf'},
     'multigt': {'checks', 'iqa'},
     'evaluation': {'checks', 'iqa'},
@@ -34,8 +34,9 @@ ALLOWED = {
     'mmagic': CORE,
     'stock_runs': CORE,
     'demo': CORE | {'stock_runs'},
+    'compare': CORE | {'stock_runs'},
     'doctor': CORE | {'basicsr'},  # the adapter inside functions only: it may be what is broken
-    'cli': CORE | {'basicsr', 'mmagic', 'demo', 'doctor'},
+    'cli': CORE | {'basicsr', 'mmagic', 'compare', 'demo', 'doctor'},
     '__main__': {'cli'},
 }
 # These also use nothing but PyTorch, so that they can be copied into any project.

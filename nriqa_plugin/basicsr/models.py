@@ -12,6 +12,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from nriqa_plugin.basicsr import cpu
 from nriqa_plugin.basicsr.blur import contiguous_blur
 from nriqa_plugin.basicsr.resume import ResumeState
+from nriqa_plugin.basicsr.schedulers import HOST, create_scheduler, undo_warmup
 from nriqa_plugin.basicsr.validation import ValidationMixin
 from nriqa_plugin.checks import load_weights, unknown_name
 from nriqa_plugin.losses import LossSum, check_slot
@@ -23,7 +24,8 @@ def PerceptualModel(opt):
 
     Args:
         opt (dict): BasicSR's options; ours are ``base_model``, ``train.clip_grad_norm``, ``val.save_best``,
-            ``val.artifact_alarm`` and, in relative-gain metrics, ``baseline: start``.
+            ``val.artifact_alarm``, PyTorch's schedulers in ``train.scheduler``, metrics of type ``calculate_loss``
+            and, in relative-gain metrics, ``baseline: start``.
 
     Raises:
         ValueError: unknown base model, or metric options that cannot work.
@@ -46,6 +48,7 @@ class PerceptualMixin(ValidationMixin):
         opt['val'] = opt.get('val') or {}
         opt['val'].setdefault('metrics', None)
         self.check_metrics(opt)
+        self.torch_schedulers = []
         with cpu.cuda_calls_stay_on_cpu(opt['num_gpu'] == 0):
             super().__init__(opt)
 
@@ -64,6 +67,21 @@ class PerceptualMixin(ValidationMixin):
         self.resume_state = ResumeState(self)
         self.schedulers.append(self.resume_state)  # rides the host's save and resume
         self.store_start_weights()
+
+    def setup_schedulers(self):
+        """The host's two kinds of schedulers, or PyTorch's own by name."""
+        train = self.opt['train']
+        if train['scheduler']['type'] in HOST:
+            super().setup_schedulers()
+            return
+        ours = [create_scheduler(one, train['scheduler'], train.get('total_iter')) for one in self.optimizers]
+        self.schedulers.extend(ours)
+        self.torch_schedulers = ours
+
+    def update_learning_rate(self, current_iter, warmup_iter=-1):
+        if current_iter > 1:
+            undo_warmup(self.torch_schedulers)
+        super().update_learning_rate(current_iter, warmup_iter=warmup_iter)
 
     def _guard(self, optimizer_name):
         clip = self.opt['train'].get('clip_grad_norm') if optimizer_name == 'optimizer_g' else None

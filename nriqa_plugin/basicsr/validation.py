@@ -9,6 +9,7 @@ from basicsr.utils import get_root_logger
 
 from nriqa_plugin.basicsr import cpu, metrics
 from nriqa_plugin.basicsr.alarm import ALARM, ArtifactAlarm
+from nriqa_plugin.basicsr.loss_metric import LOSS, check_loss_metric, training_loss
 from nriqa_plugin.basicsr.start_baseline import GAIN, SCORE, START, StartBaselineMixin, direction, judge_of
 from nriqa_plugin.checks import atomic_path, in_place, unknown_name
 from nriqa_plugin.losses.training_state import unchanged_random
@@ -48,6 +49,9 @@ class ValidationMixin(StartBaselineMixin):
                 with in_place(f'val.metrics.{name}'):
                     option.setdefault('better', direction(option))
                     metrics.judge_of(SCORE, {key: value for key, value in option.items() if key != 'type'})
+            elif option['type'] == LOSS:
+                with in_place(f'val.metrics.{name}'):
+                    check_loss_metric(option, trains=opt['is_train'] and bool(opt['train'].get('pixel_opt')))
         for name, option in self.gain_options.items():
             judge = judge_of(option)
             if judges.count(judge.name) > 1:
@@ -94,7 +98,9 @@ class ValidationMixin(StartBaselineMixin):
         with unchanged_random(), self._unwrapped(), self._start_baseline(dataloader), self._recorded(GAIN) as record:
             self._check_known_images(dataloader.dataset)
             self._prepare_video(dataloader.dataset)
-            with self._named_image(dataloader.dataset), self._watched(dataloader.dataset.opt['name']) as watched:
+            own_loss = training_loss(getattr(self, 'cri_pix', None), self.device)
+            name = dataloader.dataset.opt['name']
+            with self._named_image(dataloader.dataset), self._watched(name) as watched, own_loss:
                 super().validation(dataloader, current_iter, tb_logger, save_img)
             for option in self.gain_options.values():
                 judge = judge_of(option)

@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from nriqa_plugin import __version__
-from nriqa_plugin.cli import calibrate, demo, doctor, gain, score
+from nriqa_plugin.cli import calibrate, compare, convert_mdf, demo, doctor, gain, make_seed, score, train_mdf
 from nriqa_plugin.cli.judges import parse_judge
 
 __all__ = ['app', 'main', 'parse_judge']
@@ -24,7 +24,11 @@ COMMANDS = (
     (gain.gain, gain.EXAMPLES),
     (doctor.doctor, doctor.EXAMPLES),
     (calibrate.calibrate, calibrate.EXAMPLES),
+    (train_mdf.train_mdf, train_mdf.EXAMPLES),
+    (make_seed.make_seed, make_seed.EXAMPLES),
+    (compare.compare, compare.EXAMPLES),
     (demo.demo, demo.EXAMPLES),
+    (convert_mdf.convert_mdf, convert_mdf.EXAMPLES),
 )
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-TEXT_COLUMNS = ('metric', 'judge', 'baseline file', 'term', 'note')
+TEXT_COLUMNS = ('metric', 'judge', 'baseline file', 'term', 'note', 'loss')
 
 
 def new_table(*columns):

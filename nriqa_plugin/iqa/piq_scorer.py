@@ -4,8 +4,10 @@ from functools import partial
 
 import torch
 
-from nriqa_plugin.checks import check_flag, import_extra
+from nriqa_plugin.checks import check_flag, check_number, import_extra
 from nriqa_plugin.iqa.scorer import Scorer
+
+MS_SSIM_EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Table of Wang et al. 2003, finest scale first
 
 
 def psnr(crop_border=0, y_channel=False):
@@ -29,9 +31,18 @@ def ssim(crop_border=0, y_channel=False):
     return PiqScorer('ssim', formula, (-1.0, 1.0), 11, crop_border=crop_border, y_channel=y_channel)
 
 
-def ms_ssim():
-    """Multi-scale SSIM (Wang et al., Asilomar 2003), higher is better; five scales need 161 px a side."""
-    return PiqScorer('ms_ssim', partial(_piq('ms_ssim').multi_scale_ssim, reduction='none'), (0.0, 1.0), 161)
+def ms_ssim(scales=5):
+    """Multi-scale SSIM (Wang et al., Asilomar 2003), higher is better.
+
+    Args:
+        scales (int): the published 5 need 161 px a side, n need ``10 * 2 ** (n - 1) + 1``. Fewer are the finest ones,
+            with the published exponents divided by their sum.
+    """
+    scales = check_number('scales', scales, low=1, high=len(MS_SSIM_EXPONENTS), integer=True)
+    exponents = torch.tensor(MS_SSIM_EXPONENTS[:scales])
+    formula = _piq('ms_ssim').multi_scale_ssim
+    own = {} if scales == len(MS_SSIM_EXPONENTS) else {'scale_weights': exponents / exponents.sum()}
+    return PiqScorer('ms_ssim', partial(formula, reduction='none', **own), (0.0, 1.0), 10 * 2 ** (scales - 1) + 1)
 
 
 def gmsd():

@@ -14,6 +14,7 @@ BUILT_IN = {
     'niqe': 'nriqa_plugin.iqa.niqe:NIQE',
     'cnniqa': 'nriqa_plugin.iqa.cnniqa:CNNIQA',
     'lpips': 'nriqa_plugin.iqa.lpips_scorer:LPIPS',
+    'mdf': 'nriqa_plugin.iqa.mdf:MDF',
     'psnr': 'nriqa_plugin.iqa.piq_scorer:psnr',
     'ssim': 'nriqa_plugin.iqa.piq_scorer:ssim',
     'ms_ssim': 'nriqa_plugin.iqa.piq_scorer:ms_ssim',
@@ -221,8 +222,8 @@ def create_scorer(name, weights=None, crop_border=0, **options):
     """Build a judge by name.
 
     Args:
-        name (str): a built-in judge (``niqe``, ``cnniqa``, ``lpips``, ``psnr``, ``ssim``, ``ms_ssim``, ``gmsd``,
-            ``vsi``, ``fsim``, or ``ensemble`` for several as one); else a metric of the package pyiqa (``musiq``, or
+        name (str): a built-in judge (``niqe``, ``cnniqa``, ``lpips``, ``mdf``, ``psnr``, ``ssim``, ``ms_ssim``,
+            ``gmsd``, ``vsi``, ``fsim``, or ``ensemble`` for several as one); else a metric of pyiqa (``musiq``, or
             ``pyiqa:ssim`` where a built-in judge has the name); or ``package.module:factory`` where the factory
             returns a :class:`Scorer`.
         weights (str | None): local weights file, loaded with ``weights_only=True``.

@@ -3,6 +3,7 @@
 from nriqa_plugin.losses.colour_loss import ColourLoss
 from nriqa_plugin.losses.iqa_loss import FRIQALoss, NRIQALoss
 from nriqa_plugin.losses.loss_sum import LossSum
+from nriqa_plugin.losses.mdf_loss import MDFLoss
 from nriqa_plugin.losses.pixel_loss import CharbonnierLoss
 from nriqa_plugin.losses.slots import LossPair, check_slot
 from nriqa_plugin.losses.smoothness import TVLoss
@@ -14,6 +15,7 @@ __all__ = [
     'FRIQALoss',
     'LossPair',
     'LossSum',
+    'MDFLoss',
     'NRIQALoss',
     'TVLoss',
     'VGGLoss',

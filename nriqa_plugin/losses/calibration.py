@@ -10,6 +10,7 @@ import torch
 from nriqa_plugin.checks import check_number, unknown_name
 from nriqa_plugin.losses.iqa_loss import FRIQALoss, NRIQALoss
 from nriqa_plugin.losses.loss_sum import OWN_LOSSES
+from nriqa_plugin.losses.mdf_loss import MDFLoss
 from nriqa_plugin.losses.table_weights import weight_by_rule
 from nriqa_plugin.losses.vgg_loss import VGGLoss
 
@@ -206,8 +207,8 @@ def _anchor(terms, shares, name):
 
 
 def _is_judge(term):
-    # VGGLoss shares the judges' code, but is a distance to the target as the pixel loss is.
-    return isinstance(term.loss, (NRIQALoss, FRIQALoss)) and not isinstance(term.loss, VGGLoss)
+    # These share the judges' code, but are a distance to the target as the pixel loss is.
+    return isinstance(term.loss, (NRIQALoss, FRIQALoss)) and not isinstance(term.loss, (VGGLoss, MDFLoss))
 
 
 def _weight(part, share, pull):

@@ -20,6 +20,7 @@ from nriqa_plugin.checks import (
 )
 from nriqa_plugin.losses.colour_loss import ColourLoss
 from nriqa_plugin.losses.iqa_loss import WARN_EVERY, FRIQALoss, NRIQALoss
+from nriqa_plugin.losses.mdf_loss import MDFLoss
 from nriqa_plugin.losses.pixel_loss import CharbonnierLoss
 from nriqa_plugin.losses.smoothness import TVLoss
 from nriqa_plugin.losses.space import Space
@@ -31,6 +32,7 @@ OWN_LOSSES = {
     'NRIQALoss': NRIQALoss,
     'FRIQALoss': FRIQALoss,
     'VGGLoss': VGGLoss,
+    'MDFLoss': MDFLoss,
     'ColourLoss': ColourLoss,
     'TVLoss': TVLoss,
 }

@@ -33,5 +33,11 @@ class Space:
             images = (images - self.low) / (self.high - self.low)
         return images
 
+    def from_unit_rgb(self, images):
+        """The way back: ``(..., 3, H, W)`` RGB in [0, 1] to this space; one channel has no order."""
+        if (self.low, self.high) != (0, 1):
+            images = images * (self.high - self.low) + self.low
+        return images.flip(-3) if self.bgr else images
+
     def __repr__(self):
         return f'range [{self.low}, {self.high}], {"bgr" if self.bgr else "rgb"}'

@@ -11,6 +11,7 @@ PAPER = 'paper'  # the text that stands for these weights in option files
 TABLE_I = 'Table I'
 OURS = 'ours, by the rule of Table I'
 MEASURED = 'ours, measured'
+MDF_PAPER = 'Mustafa et al., WACV 2022'
 
 # Kashkarov et al., arXiv 2405.20392, Table I, without the minus signs of the judges whose higher scores are better.
 TABLE = {
@@ -91,7 +92,8 @@ def table_weight(metric):
 
     Returns:
         tuple[float, str]: a positive weight (direction is handled inside the losses) and where it comes from,
-        ``'Table I'``, ``'ours, by the rule of Table I'`` or ``'ours, measured'``.
+        ``'Table I'``, ``'ours, by the rule of Table I'``, ``'ours, measured'``, or for ``mdf`` its own paper, where it
+        is the whole loss.
 
     Raises:
         ValueError: there is no such weight for this judge; names those that have one.
@@ -99,6 +101,8 @@ def table_weight(metric):
     names = {*TABLE, *VARIANTS, *TYPICAL, *OVERRULED}
     name = metric if metric in names else str(metric).removeprefix('pyiqa:')
     name = VARIANTS.get(name, name)
+    if name == 'mdf':
+        return 1.0, MDF_PAPER  # there it is the whole loss, without a pixel loss
     if name in TABLE:
         return TABLE[name], TABLE_I
     if name in OVERRULED:

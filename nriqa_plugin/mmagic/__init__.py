@@ -1,4 +1,4 @@
-"""Adapter to mmagic: importing it registers our losses, network, metrics and hooks.
+"""Adapter to mmagic: importing it registers our losses, networks, metrics, transforms and hooks.
 
 A config needs one line, which makes mmagic's stock ``train.py`` and ``test.py`` import this package::
 

@@ -69,3 +69,7 @@ class FRIQALoss(InRunner, losses.FRIQALoss):
 
 class VGGLoss(InRunner, losses.VGGLoss):
     """:class:`nriqa_plugin.losses.VGGLoss` alone in a slot; inside a ``LossSum`` it is a term."""
+
+
+class MDFLoss(InRunner, losses.MDFLoss):
+    """:class:`nriqa_plugin.losses.MDFLoss` alone in a slot; inside a ``LossSum`` it is a term."""

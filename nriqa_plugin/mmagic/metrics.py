@@ -126,7 +126,7 @@ def own_metrics(loop):
     """All our metrics of a validation or test loop, mmagic's with several evaluators or mmengine's; None has none."""
     evaluators = getattr(loop, 'evaluators', None) or [getattr(loop, 'evaluator', None)]
     metrics = [metric for evaluator in evaluators for metric in getattr(evaluator, 'metrics', None) or ()]
-    return [metric for metric in metrics if isinstance(metric, IQAMetric)]
+    return [metric for metric in metrics if hasattr(metric, 'directions')]
 
 
 def image_name(data, folders=0):
