@@ -185,6 +185,21 @@ def import_dotted(what, path):
         raise ValueError(f'{what} {path!r}: {module_name} has no {attribute!r}') from error
 
 
+def check_device(device):
+    """Return ``device`` as a ``torch.device`` that can be used; ``auto`` is a GPU if there is one.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if device == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f'device {str(device)!r} cannot be used: {str(error).splitlines()[0]}') from error
+    return torch.device(device)
+
+
 def check_file(option, path):
     """Return ``path`` as a ``Path`` if a file is there, else raise ``FileNotFoundError`` naming the option."""
     file = Path(path).expanduser()

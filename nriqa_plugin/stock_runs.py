@@ -75,7 +75,8 @@ def follow(command, on_line, cwd=None, log=None, env=None):
             process.kill()  # Ctrl-C must not leave a training behind
             raise
     if process.returncode:
-        raise RuntimeError(f'{" ".join(map(str, command))} failed:\n{"".join(lines)}')
+        killed = f'killed by signal {-process.returncode} (out of memory?)' if process.returncode < 0 else ''
+        raise RuntimeError(f'{" ".join(map(str, command))} failed:\n{"".join(lines)}{killed}')
 
 
 def slug(name):
@@ -102,13 +103,18 @@ def results_of(out, name):
     return folder
 
 
-def curve_of(out, name, metrics=None):
-    """Validation means by metric (default: all) as (iteration, value), from the file that PerceptualModel writes."""
+def curve_of(out, name, metrics=None, dataset=None):
+    """Validation means by metric as (iteration, value), from the file that PerceptualModel writes.
+
+    Args:
+        out (Path), name (str): result folder and training.
+        metrics (Container[str] | None), dataset (str | None): the only ones wanted; default: all.
+    """
     file = out / 'experiments' / name / 'validation.csv'
     curve = {}
     if file.is_file():
         with open(file, newline='') as rows:
             for row in csv.DictReader(rows):
-                if metrics is None or row['metric'] in metrics:
+                if (metrics is None or row['metric'] in metrics) and dataset in (None, row['dataset']):
                     curve.setdefault(row['metric'], []).append((int(row['iteration']), float(row['mean'])))
     return curve

@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,16 +21,13 @@ pytest.importorskip('scipy', reason='the extra report is not installed')
 pytest.importorskip('matplotlib', reason='the extra report is not installed')
 
 from nriqa_plugin.cli import app
-from nriqa_plugin.compare import read_family, run_family, runs, write_comparison
+from nriqa_plugin.compare import judges_of, judging, read_family, run_family, runs, write_comparison
 from nriqa_plugin.compare.basicsr_runs import BasicSRRuns
 from nriqa_plugin.compare.runs import Outcome, Training, read_state
-from nriqa_plugin.compare.schedules import shorter
+from nriqa_plugin.compare.schedules import shorter, shorter_terms
 from nriqa_plugin.compare.search import choose, criterion, term_values
 from nriqa_plugin.compare.yaml_files import read_yaml, yaml_text
-from nriqa_plugin.evaluation.comparison import compare_methods, markdown_table
-from nriqa_plugin.evaluation.figures import plane_figure, violin_figure
 from nriqa_plugin.evaluation.images import list_images, read_image
-from nriqa_plugin.evaluation.statistics import mean_with_ci, one_tailed_t_test
 from nriqa_plugin.iqa import create_scorer
 from nriqa_plugin.losses import LossSum
 from nriqa_plugin.mdf.discriminator import Discriminator
@@ -153,6 +151,9 @@ def test_the_shipped_families_make_option_files_for_either_host(file, host, tmp_
             from mmengine.config import Config
 
             options = Config.fromfile(str(path), import_custom_modules=False)
+            hook, between = options.default_hooks.checkpoint, options.train_cfg.val_interval
+            assert (hook.interval, hook.save_begin, hook.save_last) == (between, between // 2, False)
+            assert hook.max_keep_ckpts >= 2
             pixel, steps, seed = options.model.pixel_loss, options.train_cfg.max_iters, options.randomness.seed
         assert dict(pixel) == {'type': 'LossSum', 'grad_norms': True, 'terms': terms}
         assert (steps, seed) == (100, 3)
@@ -232,6 +233,66 @@ def test_a_shorter_training_keeps_the_curve_of_its_learning_rate(tmp_path):
     ]
     assert shorter({'milestones': [3, 500]}, 0.01) == {'milestones': [1, 5]}
     assert shorter(None, 0.5) is None
+
+
+def test_every_schedule_shrinks_and_what_is_off_stays_off(tmp_path):
+    assert shorter({'milestones': [400], 'restarts': [0, 500], 'restart_weights': [1, 0.5]}, 0.1) == {
+        'milestones': [40], 'restarts': [0, 50], 'restart_weights': [1, 0.5],
+    }  # fmt: skip
+    periods = shorter({'type': 'CosineAnnealingRestartLR', 'periods': [250] * 4}, 0.009)['periods']
+    assert sum(periods) == 9  # the host has no rate for an iteration after the last one
+    terms = {'l1': {**L1['l1'], 'start_iter': 0, 'stop_iter': 500, 'warmup_iter': 100, 'every': 4}}
+    assert shorter_terms(terms, 0.1)['l1'] == {
+        **L1['l1'], 'start_iter': 0, 'stop_iter': 50, 'warmup_iter': 10, 'every': 4
+    }  # fmt: skip
+    options = base_options(tmp_path, steps=1000)
+    for warmup, expected in ((200, 20), (-1, -1)):
+        options['train']['warmup_iter'] = warmup
+        host = BasicSRRuns(read_family(write_family(tmp_path, options)), 0)
+        (tmp_path / 'short.yml').write_text(host.option_text(tmp_path, 'short', terms, steps=100))
+        train = read_yaml(tmp_path / 'short.yml')['train']
+        assert train['warmup_iter'] == expected
+        assert train['pixel_opt']['terms'] == shorter_terms(terms, 0.1)
+    (tmp_path / 'whole.yml').write_text(host.option_text(tmp_path, 'whole', terms))
+    assert read_yaml(tmp_path / 'whole.yml')['train']['pixel_opt']['terms'] == terms
+
+
+def test_a_validation_that_was_cut_off_is_made_up_for(tmp_path):
+    """The host writes the state of iteration 20 and then validates; resumed from there it would not validate again."""
+    host = BasicSRRuns(read_family(write_family(tmp_path, base_options(tmp_path, steps=40))), 0)
+    file, experiment = tmp_path / 'x.yml', tmp_path / 'experiments' / 'x'
+    file.write_text(host.option_text(tmp_path, 'x', L1))
+    (experiment / 'training_states').mkdir(parents=True)
+    (experiment / 'models').mkdir()
+    states = {i: experiment / 'training_states' / f'{i}.state' for i in (20, 30, 40)}
+    best, table = experiment / 'models' / 'net_g_best_val_psnr.pth', experiment / 'validation.csv'
+
+    def history(*values):
+        rows = ''.join(f'{20 * (i + 1)},val,psnr,{v}\n{20 * (i + 1)},more,psnr,9\n' for i, v in enumerate(values))
+        table.write_text('iteration,dataset,metric,mean\n' + rows)
+
+    assert host._state_to_resume(file) is None
+    states[20].touch()
+    os.utime(states[20], ns=(10, 10))
+    assert host._state_to_resume(file) is None  # killed in the first validation: begin again
+    history(25.0)
+    assert host._state_to_resume(file) is None  # killed before the best checkpoint was written
+    best.touch()
+    os.utime(best, ns=(20, 20))
+    assert host._state_to_resume(file) == states[20]
+    states[30].touch()
+    assert host._state_to_resume(file) == states[30]  # no validation was due there
+    states[40].touch()
+    assert host._state_to_resume(file) == states[40]  # the host validates at the end anyway
+    options = read_yaml(file)
+    options['train']['total_iter'] = 60
+    file.write_text(yaml_text(options))
+    assert host._state_to_resume(file) == states[30]
+    history(25.0, 26.0)
+    os.utime(best, ns=(5, 5))
+    assert host._state_to_resume(file) == states[30]  # it may be the best one, and was not written
+    history(25.0, 24.5, 24.0)
+    assert host._state_to_resume(file) == states[40]  # it was not the best one
 
 
 def test_overrides_reach_the_option_file_and_a_wrong_place_is_refused(tmp_path):
@@ -377,6 +438,63 @@ def test_other_test_sets_are_tested_without_training_again(fake, tmp_path):
     assert {path.name for path in list_images(out / 'l1' / 'test')} == {f'val{i}_l1.png' for i in range(3)}
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures take their time."""
+    monkeypatch.setattr(judging, '_figures', lambda *args: [])
+
+
+def test_scores_of_other_images_with_the_same_names_are_made_again(fake, undrawn, tmp_path):
+    family, out = read_family(write_family(tmp_path), only=['l1']), tmp_path / 'out'
+    write_comparison(family, run_family(family, out), out)
+    (tmp_path / 'other').mkdir()
+    for i in range(3):
+        (tmp_path / 'test' / 'gt' / f'test{i}.png').rename(tmp_path / 'other' / f'test{i}.png')
+        Image.new('RGB', (32, 32), (90,) * 3).save(tmp_path / 'test' / 'gt' / f'test{i}.png')
+    fake.sets = lambda which: {'held_out': {'gt': str(tmp_path / 'test' / 'gt'), 'other': True}}
+    (found,) = run_family(family, out, report_only=True)
+    assert found.status == 'not run'
+    assert 'of other test sets' in found.error
+    rows, _ = write_comparison(family, run_family(family, out), out)
+    expected = [create_scorer('psnr')(*(read_image(path)[None] for path in (out / 'l1' / 'test' / f'test{i}_l1.png',
+                tmp_path / 'test' / 'gt' / f'test{i}.png'))).item() for i in range(3)]  # fmt: skip
+    assert next(row.mean for row in rows if row.metric == 'psnr') == pytest.approx(np.mean(expected), rel=1e-6)
+
+
+def test_images_that_a_judge_cannot_score_fail_their_own_training_only(fake, undrawn, tmp_path):
+    family, out = read_family(write_family(tmp_path)), tmp_path / 'out'
+    outcomes = run_family(family, out)
+    shutil.copy(tmp_path / 'test' / 'gt' / 'test1.png', out / 'l1' / 'test' / 'test1_l1.png')  # infinite PSNR
+    rows, checked = write_comparison(family, outcomes, out)
+    assert [outcome.status for outcome in checked] == ['failed', 'finished']
+    assert 'the psnr of test1.png on held_out is inf' in checked[0].error
+    assert {row.method for row in rows} == {'ssim_l2'}
+    assert 'the psnr of test1.png' in (out / 'report.html').read_text()
+
+
+def test_wrong_judges_are_known_before_the_first_training(fake, tmp_path):
+    for changes, message in (
+        ({'judges': ['psnr', 'psnrr']}, r'family.yml: judges\[1\].*psnrr'),
+        ({'judges': ['psnr', {'metric': 'psnr', 'crop_border': 4}]}, r"judges\[1\].*a second judge called 'psnr'"),
+        ({'plane': ['psnr', 'niqe']}, "metric in plane: 'niqe'"),
+        ({'search': {'l1': {'term': 'l1', 'select_by': 'nique'}}}, 'search.l1.select_by.*nique'),
+    ):
+        file = write_family(tmp_path, **changes)
+        with pytest.raises(ValueError, match=message):
+            judges_of(read_family(file))
+        result = CliRunner().invoke(app, ['compare', str(file), '-o', str(tmp_path / 'out')])
+        assert result.exit_code == 2
+        assert fake.trained == []
+
+
+def test_without_its_reference_the_report_speaks_of_no_stars(fake, undrawn, tmp_path):
+    fake.breaks.add('ssim_l2')
+    result = CliRunner().invoke(app, ['compare', str(write_family(tmp_path)), '-o', str(tmp_path / 'out')])
+    assert result.exit_code == 1, result.output
+    assert 'is better' not in result.output
+    assert 'tested against' not in (tmp_path / 'out' / 'report.html').read_text()
+
+
 def test_report_only_runs_nothing_and_says_what_is_missing(fake, tmp_path):
     family, out = read_family(write_family(tmp_path)), tmp_path / 'out'
     run_family(read_family(write_family(tmp_path), only=['l1']), out)
@@ -418,6 +536,8 @@ def test_what_a_followed_command_says_is_logged_and_its_end_stands_in_the_error(
     assert heard == ['one\n', 'two\n']
     with pytest.raises(RuntimeError, match='failed:\nthe reason'):
         follow([sys.executable, '-c', 'raise SystemExit("the reason")'], heard.append, log=tmp_path / 'log.txt')
+    with pytest.raises(RuntimeError, match=r'killed by signal 9 \(out of memory\?\)$'):
+        follow([sys.executable, '-c', 'import os; os.kill(os.getpid(), 9)'], heard.append)
     assert (tmp_path / 'log.txt').read_text() == 'one\ntwo\nthe reason\n'
 
 
@@ -461,8 +581,9 @@ def test_a_broken_weight_is_passed_over_and_nothing_but_broken_ones_is_an_error(
     run_family(family, tmp_path / 'a', search=['ssim_l2'])
     assert fake.texts['ssim_l2']['ssim']['weight'] == 0.1
     fake.breaks |= {'ssim_l2_0p1', 'ssim_l2_1'}
-    with pytest.raises(RuntimeError, match='no training has a finite criterion'):
-        run_family(family, tmp_path / 'b', search=['ssim_l2'])
+    both = run_family(read_family(write_family(tmp_path)), tmp_path / 'b', search=['ssim_l2'])
+    assert [outcome.status for outcome in both] == ['finished', 'failed']  # the other training went on
+    assert 'no training has a finite criterion' in both[1].error
     with pytest.raises(ValueError, match="loss in search of .*: 'l1'"):
         run_family(read_family(write_family(tmp_path)), tmp_path / 'c', search=['l1'])
 
@@ -502,96 +623,7 @@ def test_choosing_knows_the_direction_and_passes_over_nan():
     assert choose({1.0: math.nan}) is None
 
 
-# --- tables and figures
-
-
-def made_up(seed=0, n=30):
-    rng = np.random.default_rng(seed)
-    images = [f'{i}.png' for i in range(n)]
-    base = rng.normal(28, 3, n)
-    return {name: dict(zip(images, base + rng.normal(shift, 0.2, n), strict=True))
-            for name, shift in (('l1', 0.0), ('mdf', 0.3), ('good', 1.0))}  # fmt: skip
-
-
-def test_the_table_holds_what_the_statistics_say():
-    samples = made_up()
-    rows = {row.method: row for row in compare_methods('set', 'psnr', True, samples, 'mdf')}
-    values = [samples['l1'][image] for image in sorted(samples['l1'])]
-    reference = [samples['mdf'][image] for image in sorted(samples['l1'])]
-    assert (rows['l1'].mean, rows['l1'].mean_low, rows['l1'].mean_high) == mean_with_ci(values)
-    assert rows['l1'].p_against_better == one_tailed_t_test(reference, values).p < 0.05
-    assert rows['l1'].tail == np.percentile(values, 5)
-    assert rows['l1'].tail_low <= rows['l1'].tail <= rows['l1'].tail_high
-    assert [row.star for row in rows.values()] == ['*', '', '']
-    assert rows['good'].p_better < 0.05
-    assert math.isnan(rows['mdf'].p_better)
-    lower = {name: {image: -v for image, v in scores.items()} for name, scores in samples.items()}
-    mirrored = compare_methods('set', 'lpips', False, lower, 'mdf')[0]
-    assert mirrored.tail_percent == 95
-    assert mirrored.tail == pytest.approx(-rows['l1'].tail)
-    assert mirrored.p_against_better == pytest.approx(rows['l1'].p_against_better)
-    assert f'| set | psnr ↑ | l1 | 30 | {rows["l1"].mean:.4f} [' in markdown_table(rows.values())
-
-
-def test_scores_that_do_not_compare_are_refused_by_name():
-    samples = made_up()
-    samples['l1'].pop('0.png')
-    with pytest.raises(ValueError, match='mdf and l1 were scored on different images.*0.png'):
-        compare_methods('set', 'psnr', True, samples)
-    samples = made_up()
-    samples['mdf']['1.png'] = math.inf
-    with pytest.raises(ValueError, match='score of 1.png by mdf is inf'):
-        compare_methods('set', 'psnr', True, samples)
-    with pytest.raises(ValueError, match="method to test against: 'l2'"):
-        compare_methods('set', 'psnr', True, made_up(), 'l2')
-
-
-def test_the_violins_show_every_method_its_mean_its_tail_and_the_stars():
-    samples = made_up()
-    rows = compare_methods('set', 'psnr', True, samples, 'mdf')
-    plain = {name: list(scores.values()) for name, scores in samples.items()}
-    figure = violin_figure('title', [(rows, plain)], 'mdf', missing={'broken': 'failed'})
-    (axes,) = figure.axes
-    marks = [line for line in axes.lines if line.get_marker() in ('o', '_') and len(line.get_ydata()) == 1]
-    means = [line.get_ydata()[0] for line in marks if line.get_marker() == 'o']
-    assert means == [row.mean for row in rows]
-    tails = [line.get_ydata()[0] for line in marks if line.get_markersize() == 12]
-    assert tails == [row.tail for row in rows]
-    segments = [
-        segment for part in axes.collections if hasattr(part, 'get_segments') for segment in part.get_segments()
-    ]
-    ends = {tuple(np.round(segment[:, 1], 9)) for segment in segments}
-    for row in rows:
-        for low, high in ((row.mean_low, row.mean_high), (row.tail_low, row.tail_high)):
-            assert (round(low, 9), round(high, 9)) in ends
-    assert [label.get_text() for label in axes.get_xticklabels()] == ['l1', 'mdf', 'good', 'broken']
-    texts = [(text.get_position()[0], text.get_text()) for text in axes.texts]
-    assert (0, '★') in texts
-    assert (3, 'broken: failed') in texts
-    assert sum(text == '★' for _, text in texts) == 1
-    bodies = [part for part in axes.collections if not hasattr(part, 'get_segments')]
-    spans = [(body.get_paths()[0].vertices[:, 1].min(), body.get_paths()[0].vertices[:, 1].max()) for body in bodies]
-    assert np.array(spans) == pytest.approx(np.array([(min(values), max(values)) for values in plain.values()]))
-    explained = figure.get_supxlabel()
-    assert 'one-tailed paired t-test' in explained
-    assert '30 images' in explained
-
-
-def test_the_plane_has_a_point_a_method_and_the_directions():
-    rows = [compare_methods('set', name, higher, made_up(seed), 'mdf') for seed, name, higher in
-            ((0, 'psnr', True), (1, 'lpips', False))]  # fmt: skip
-    figure = plane_figure('title', *rows, against='mdf')
-    (axes,) = figure.axes
-    points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_marker() == 'o']
-    assert points == [(x.mean, y.mean) for x, y in zip(*rows, strict=True)]
-    assert [text.get_text() for text in axes.texts] == ['l1', 'mdf', 'good', 'better']
-    assert axes.get_xlabel() == 'distortion: psnr (higher is better)'
-    assert axes.get_ylabel() == 'perception: lpips (lower is better)'
-    better = axes.texts[-1]
-    assert better.xy[0] > 0.9  # right and down
-    assert better.xy[1] < 0.1
-    with pytest.raises(ValueError, match='different methods'):
-        plane_figure('title', rows[0], rows[1][::-1])
+# --- the report
 
 
 def test_the_command_reports_what_finished_and_exits_with_1_when_something_broke(fake, tmp_path):
@@ -632,11 +664,11 @@ def test_a_wrong_argument_is_one_red_line(tmp_path):
     assert "--weights must be KEY=VALUE, got 'mdf'" in result.output
 
 
-def test_a_list_of_names_takes_its_ground_truths_out_of_a_larger_folder_and_grey_is_refused(fake, tmp_path):
+def test_a_list_of_names_takes_its_ground_truths_out_of_a_larger_folder_and_grey_is_refused(fake, undrawn, tmp_path):
     family = read_family(write_family(tmp_path), only=['l1'])
     (outcome,) = run_family(family, tmp_path / 'out')
     Image.new('RGB', (32, 32)).save(tmp_path / 'test' / 'gt' / 'another.png')
-    rows = write_comparison(family, [outcome], tmp_path / 'out')
+    rows, _ = write_comparison(family, [outcome], tmp_path / 'out')
     assert {row.n for row in rows} == {3}
     for path in list_images(tmp_path / 'out' / 'l1' / 'test'):
         Image.open(path).convert('L').save(path)
@@ -646,7 +678,8 @@ def test_a_list_of_names_takes_its_ground_truths_out_of_a_larger_folder_and_grey
 
 def test_nothing_finished_gives_a_page_that_says_so(tmp_path):
     family = read_family(write_family(tmp_path))
-    assert write_comparison(family, [Outcome('l1', 'failed', 'it is <NaN>')], tmp_path / 'out') == []
+    broken = [Outcome('l1', 'failed', 'it is <NaN>')]
+    assert write_comparison(family, broken, tmp_path / 'out') == ([], broken)
     page = (tmp_path / 'out' / 'report.html').read_text()
     assert 'it is &lt;NaN&gt;' in page
 
@@ -683,23 +716,27 @@ def test_a_killed_family_goes_on_through_stock_basicsr_and_ends_in_a_report(tmp_
     write_images(tmp_path)
     options = base_options(tmp_path, steps=600)
     options['val']['val_freq'] = options['logger']['save_checkpoint_freq'] = 100
-    write_family(tmp_path, options)
+    host = BasicSRRuns(read_family(write_family(tmp_path, options)), 0)
     process = compare(tmp_path)
     states = tmp_path / 'out' / 'l1' / 'experiments' / 'l1' / 'training_states'
     deadline = time.monotonic() + 300
-    while not list(states.glob('*.state')) and time.monotonic() < deadline:
+    while len(list(states.glob('*.state'))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     time.sleep(1)
     latest = max(int(path.stem) for path in states.glob('*.state'))
     assert latest < 600, 'it was faster than the signal'
+    begun = int(host._state_to_resume(tmp_path / 'out' / 'l1' / 'l1.yml').stem)
+    assert begun in (latest, latest - 100)  # one earlier when its validation was cut off
     assert 'state.json' not in os.listdir(tmp_path / 'out' / 'l1')
     process = compare(tmp_path)
     text, _ = process.communicate(timeout=900)
     assert process.returncode == 0, text
     log = (tmp_path / 'out' / 'l1' / 'log.txt').read_text()
-    assert f'Resuming training from epoch: 0, iter: {latest}' in log
+    assert f'Resuming training from epoch: 0, iter: {begun}' in log
+    with open(states.parent / 'validation.csv', newline='') as lines:
+        assert [int(row['iteration']) for row in csv.DictReader(lines)] == [100, 200, 300, 400, 500, 600]
     assert not list((tmp_path / 'out' / 'l1' / 'experiments').glob('*archived*'))
     assert 'held_out: mean (bad tail) over 3 images' in text
     assert (tmp_path / 'out' / 'violins_held_out.pdf').is_file()
@@ -732,7 +769,7 @@ def test_a_family_runs_through_stock_mmagic_with_another_base(tmp_path):
         optim_wrapper={'optimizer': {'lr': 1e-3}},
         param_scheduler=None,
     )  # fmt: skip
-    process = compare(tmp_path, '--base', 'other.py', '--steps', '8')
+    process = compare(tmp_path, '--base', 'other.py', '--steps', '20')
     text, _ = process.communicate(timeout=900)
     assert process.returncode == 0, text
     with open(tmp_path / 'out' / 'table.csv', newline='') as lines:
@@ -743,3 +780,4 @@ def test_a_family_runs_through_stock_mmagic_with_another_base(tmp_path):
     assert all(5 < float(row['mean']) < 40 for row in rows if row['metric'] == 'psnr')
     assert not list((tmp_path / 'out' / 'l1' / 'work_dir').glob('*/vis_data/vis_image'))
     assert len(list((tmp_path / 'out' / 'l1' / 'work_dir').glob('best_PSNR_iter_*.pth'))) == 1
+    assert (tmp_path / 'out' / 'l1' / 'work_dir' / 'last_checkpoint').is_file()  # half-way between validations

@@ -10,11 +10,13 @@ import zipfile
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
+from nriqa_plugin.cli import app
 from nriqa_plugin.mdf import Discriminator, load_mdf
 from nriqa_plugin.mdf.legacy import convert, read_discriminators
 from nriqa_plugin.mdf.legacy_pickle import MAGIC, STAND_INS, VERSION, is_legacy, read_legacy
-from tests.test_cli import nriqa, words
+from tests.test_cli import words
 
 LITTLE_ENDIAN = {'protocol_version': VERSION, 'little_endian': True, 'type_sizes': {'short': 2, 'int': 4, 'long': 4}}
 AUTHORS = {'Ds_SISR.pth': [32] * 4 + [64] * 4 + [128], 'Ds_JPEG.pth': [32] * 4 + [64] * 4}
@@ -176,6 +178,10 @@ def malicious(path):
         'a tensor of no storage': stack(name('torch._utils', '_rebuild_tensor_v2'), b'(', text('x'), b'K\x00', b')', b')',
                                         b't', b'R'),
         'an extension code': stack(b'\x82\x01'),
+        'tuples within tuples as a key': stack(b'}', b')', b'\x85' * 300_000, b'Ns'),
+        'the same for OrderedDict': stack(ordered, b']](', b')', b'\x85' * 300_000, b'Nea', b'\x85R'),
+        'the largest number in the memo': stack(b'Nr\xff\xff\xff\x7f'),
+        'a huge byte array': b'\x80\x05\x96' + struct.pack('<Q', 2**40) + b'.',
         'a persistent text': stack(text('os'), b'Q'),
         'a persistent call': stack(b'(', text('storage'), name('os', 'system'), text('0'), text('cpu'), b'K\x01', b'N',
                                    b't', b'Q'),
@@ -257,6 +263,11 @@ def test_a_list_within_itself_is_refused(tmp_path):
         read_legacy(legacy_file(tmp_path, endless))
 
 
+def nested(depth):
+    """Modules within modules; read naively, nine in each of eight levels shared would take days."""
+    return nn.Sequential(nested(depth - 1)) if depth else nn.Sequential()
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
@@ -266,8 +277,11 @@ def test_a_list_within_itself_is_refused(tmp_path):
         (lambda d: setattr(d, 'tail', nn.Conv2d(4, 2, 3)), r'tail\.weight: expected \(1, 4, 3, 3\)'),
         (lambda d: d.head.conv.weight.data.fill_(float('nan')), 'NaN or infinite'),
         (lambda d: delattr(d, 'body'), 'belongs to another network'),
+        (lambda d: setattr(d.head.conv, 'groups', torch.ones(2)), 'Conv2d with groups'),
+        (lambda d: setattr(d, 'body', nn.Sequential(*[nn.Sequential() for _ in range(9)])), 'more modules within'),
+        (lambda d: setattr(d.body, 'block1', nested(4)), 'more modules within'),
     ],
-    ids=['padding', 'eps', 'slope', 'tail', 'nan', 'no body'],
+    ids=['padding', 'eps', 'slope', 'tail', 'nan', 'no body', 'a tensor for a number', 'wide', 'deep'],
 )
 def test_another_network_is_refused_even_where_its_weights_would_fit(change, message, tmp_path):
     network = Discriminator(4)
@@ -286,8 +300,8 @@ def test_foreign_files_are_named(tmp_path):
     with pytest.raises(ValueError, match=r'zip\.pth'):
         convert(tmp_path / 'zip.pth', tmp_path / 'out.pth')
     for content, message in (
-        ([], 'holds a list, not a list of discriminators'),
-        (torch.zeros(3), 'holds a Tensor, not a list of discriminators'),
+        ([], 'holds a list of 0, not a list of 1 to 32 discriminators'),
+        (torch.zeros(3), 'holds a Tensor, not a list of 1 to 32 discriminators'),
         ({'conv.weight': torch.zeros(3)}, 'holds no state dict of an MDF discriminator'),
         ([3], 'holds no state dict of an MDF discriminator'),
     ):
@@ -302,17 +316,33 @@ def test_foreign_files_are_named(tmp_path):
     assert not (tmp_path / 'out.pth').exists()
 
 
+def run(*arguments):
+    return CliRunner().invoke(app, ['convert-mdf', *map(str, arguments)], env={'COLUMNS': '200'})
+
+
+def test_the_file_to_convert_is_never_replaced_and_a_safe_one_is_called_so(networks, tmp_path):
+    torch.save([network.state_dict() for network in networks], tmp_path / 'states.pth')
+    before = (tmp_path / 'states.pth').read_bytes()
+    with pytest.raises(ValueError, match='is the file to convert'):
+        convert(tmp_path / 'states.pth', tmp_path / '.' / 'states.pth')
+    assert (tmp_path / 'states.pth').read_bytes() == before
+    convert(tmp_path / 'states.pth', tmp_path / 'safe.pth')
+    with pytest.raises(ValueError, match='is a safe file of discriminators already'):
+        convert(tmp_path / 'safe.pth', tmp_path / 'again.pth')
+    assert not (tmp_path / 'again.pth').exists()
+
+
 def test_the_command_writes_the_file_and_says_what_is_in_it(networks, tmp_path):
     torch.save([network.state_dict() for network in networks], tmp_path / 'states.pth')
     out = tmp_path / 'safe.pth'
-    result = nriqa('convert-mdf', tmp_path / 'states.pth', '-o', out, '--task', 'sisr', '--range', '-1', '1')
-    assert result.returncode == 0, result.stderr
+    result = run(tmp_path / 'states.pth', '-o', out, '--task', 'sisr', '--range', '-1', '1')
+    assert result.exit_code == 0, result.stderr
     assert words(result.stdout)[1][:6] == ['2', '4', '6', '-1', 'to', '1']
     built, header = load_mdf('weights', out)
     assert_same(built, networks)
     assert header['range'] == [-1, 1]
     assert header['task'] == 'sisr'
-    wrong = nriqa('convert-mdf', tmp_path / 'states.pth', '-o', tmp_path / 'no.pth', '--range', '1', '0')
-    assert wrong.returncode == 2
+    wrong = run(tmp_path / 'states.pth', '-o', tmp_path / 'no.pth', '--range', '1', '0')
+    assert wrong.exit_code == 2
     assert 'range must rise' in wrong.stderr
     assert not (tmp_path / 'no.pth').exists()

@@ -1,6 +1,7 @@
 """Distortions, Lanczos resizing and the file of MDF discriminators against Pillow, numpy and plain torch."""
 
 import io
+import math
 import pickle
 
 import numpy as np
@@ -127,6 +128,20 @@ def test_options_of_distortions_are_checked_by_name():
         JPEG(9)(torch.rand(1, 2, 16, 16), generator())
 
 
+def brighter(images, generator, by=0.0):
+    return images + by
+
+
+def test_options_beside_a_dotted_path_arrive():
+    images = smooth_images()
+    distortion = create_distortion({'type': 'tests.test_distortions:brighter', 'by': 0.25})
+    assert torch.equal(distortion(images, generator()), images + 0.25)
+    built = create_distortion({'type': 'nriqa_plugin.mdf.distortions:JPEG', 'quality': 30})
+    assert repr(built) == 'JPEG(quality=(30, 30))'
+    with pytest.raises(TypeError, match='must be a function'):
+        create_distortion('tests.test_distortions:__name__')
+
+
 def test_what_a_distortion_gives_back_is_checked():
     images = smooth_images()
     assert check_distorted(abs, images, images) is images
@@ -181,12 +196,22 @@ def test_foreign_files_are_refused(mdf_file, tmp_path):
     path, discriminators = mdf_file
     state = discriminators[0].state_dict()
     missing = {key: value for key, value in state.items() if key != 'tail.bias'}
+    whole = {'format': 'nriqa-mdf-1', 'discriminators': [state]}
     for content, message in [
         (state, 'no MDF discriminators.*convert-mdf'),
         ([1, 2], 'no MDF discriminators'),
-        ({'format': 'nriqa-mdf-1', 'discriminators': []}, 'no MDF discriminators'),
-        ({'format': 'nriqa-mdf-1', 'discriminators': [{'a': torch.zeros(1)}]}, 'discriminator 0 is no state dict'),
-        ({'format': 'nriqa-mdf-1', 'discriminators': [missing]}, 'discriminator 0.*tail.bias'),
+        ({'format': 'nriqa-mdf-1'}, 'no MDF discriminators'),
+        (whole, 'holds no header'),
+        ({**whole, 'discriminators': []}, 'holds a list of 0, not a list of 1 to 32'),
+        ({**whole, 'discriminators': [state] * 33}, 'holds a list of 33, not'),
+        ({**whole, 'discriminators': state['tail.bias']}, 'holds a Tensor, not a list'),
+        ({**whole, 'discriminators': [{'a': torch.zeros(1)}]}, 'discriminator 0: .* no state dict'),
+        ({**whole, 'discriminators': [state, missing]}, 'discriminator 1: .*tail.bias'),
+        ({**whole, 'discriminators': [{**state, 'tail.bias': 3}]}, 'no state dict'),
+        ({**whole, 'discriminators': [{**state, 'head.conv.weight': torch.zeros(50000, 3)}]}, 'no state dict'),
+        ({**whole, 'discriminators': [{**state, 'head.conv.weight': torch.zeros(1025, 3, 1, 1)}]}, 'width must be'),
+        ({**whole, 'discriminators': [{**state, 'tail.bias': torch.tensor([math.nan])}]}, 'NaN.*tail.bias'),
+        ({**whole, 'discriminators': [{**state, 'head.norm.running_var': -torch.ones(4)}]}, 'negative variances'),
     ]:
         torch.save(content, path)
         with pytest.raises(ValueError, match=message):

@@ -426,6 +426,25 @@ def test_validation_judges_are_built_as_the_training_does(option_file):
     assert row(result, 'gain')[-1] == row(result, 'dark')[-1] == 'ok'
 
 
+def test_grey_images_and_a_validation_loss_are_no_problem(option_file, tmp_path):
+    """A denoiser whose data set, scheduler and best checkpoint are ours."""
+    root = pairs(tmp_path / 'train')['dataroot_gt']
+    data = {'type': 'DegradedImageDataset', 'dataroot_gt': root, 'degradation': 'jpeg', 'color': 'grey'}
+    data |= {'name': 'grey', 'io_backend': {'type': 'disk'}}
+
+    def edit(options):
+        sampling = {'gt_size': 16, 'batch_size_per_gpu': 2, 'num_worker_per_gpu': 0}
+        options['datasets'] = {'train': {**data, **sampling}, 'val': data}
+        options['network_g'] = {'type': 'DnCNN', 'nc': 4, 'nb': 3}
+        options['train']['scheduler'] = {'type': 'ExponentialLR', 'eta_min': 1e-5}
+
+    val = {**VALIDATION, 'metrics': {'loss': {'type': 'calculate_loss'}}, 'save_best': 'loss'}
+    result = doctor(option_file([L1], edit=edit, scale=1, val=val))
+    assert (result.exit_code, result.stderr) == (0, ''), result.output
+    assert '2 x 1 x 16 x 16 px' in result.stdout
+    assert row(result, 'network')[-1] == row(result, 'l1')[-1] == '%'
+
+
 def metric(**option):
     return {'val': {'metrics': {'m': option}}}
 

@@ -1,11 +1,11 @@
 """Phase 1 of MDF: the rules of its training against a plain loop, its pieces against definitions, and its restarts."""
 
 import csv
+import functools
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 from nriqa_plugin.cli import app
+from nriqa_plugin.cli.long_run import Interruptible, ScaleProgress
 from nriqa_plugin.cli.train_mdf import parse_generator
 from nriqa_plugin.evaluation.images import write_image
 from nriqa_plugin.mdf import JPEG, Discriminator, Downscale, GaussianNoise, load_mdf
@@ -26,7 +27,7 @@ from nriqa_plugin.mdf.resize import resize
 from nriqa_plugin.mdf.scale_training import COLUMNS, ScaleTraining
 from nriqa_plugin.mdf.seeds import make_seed
 from nriqa_plugin.mdf.settings import Settings
-from nriqa_plugin.mdf.task import Task
+from nriqa_plugin.mdf.task import Task, described
 from nriqa_plugin.mdf.training import Stopped, train_mdf
 from tests.test_distortions import generator, pillow_lanczos, smooth_images
 
@@ -271,7 +272,7 @@ def test_custom_distortion_gets_unit_range_images_and_its_name_is_stored(tmp_pat
     [
         ('tests.test_mdf_training:half', 'must keep the shape'),
         ('tests.test_mdf_training:to_nan', 'gave NaN'),
-        ('tests.test_mdf_training:ROOT', 'must name a function'),
+        ('tests.test_mdf_training:ROOT', 'must be a function'),
         ('tests.test_mdf_training:nothing', "has no 'nothing'"),
         ('no_such_module:f', 'no module'),
         ('denoize', "Did you mean 'denoise'"),
@@ -303,6 +304,8 @@ def test_wrong_tasks_are_refused_and_nothing_is_left(tmp_path, task, message):
         ({'adversarial': 'wgan'}, "Did you mean 'wgan-gp'"),
         ({'crop': 10}, 'crop must be'),
         ({'checkpoint_every': 0}, 'checkpoint_every must be'),
+        ({'device': 'cuda:99'}, "device 'cuda:99' cannot be used"),
+        ({'widths': 2000}, r'widths must be .* \[1, 1024\]'),
         ({'generator': 'sin-gan'}, "generator must be 'singan' or"),
         ({'generator': 'tests.test_mdf_training:ROOT.parent'}, 'has no'),
         ({'generator': 'tests.test_mdf_training:Shrinks'}, r'Shrinks must keep the shape.*\(1, 3, 20, 22\)'),
@@ -430,12 +433,12 @@ def tap_distance(network, first, second):
 
 def test_training_teaches_both_networks_their_task(tmp_path):
     """Real images score above the generator's, which get better; the distance rises with strength on a new image."""
-    images = {'a': image(0, 40, 44)}
-    trained = tiny(tmp_path / 'm.pth', images=images, scales=1, widths=8, iterations=40)
-    early, late = (dict(zip(COLUMNS, part.mean(0), strict=True)) for part in trained.curves[0].split(20))
+    images = {'a': image(0, 32, 36)}
+    trained = tiny(tmp_path / 'm.pth', images=images, scales=1, widths=8, iterations=30)
+    early, late = (dict(zip(COLUMNS, part.mean(0), strict=True)) for part in trained.curves[0].split(15))
     assert late['real'] - late['fake'] > 0.02
     assert late['real'] - late['fake'] > early['real'] - early['fake']
-    assert late['mse'] < 0.8 * early['mse']
+    assert late['mse'] < 0.85 * early['mse']
     new = image(9, 64, 64)[None]
     for distortions in ([GaussianNoise(s) for s in (2, 8, 20, 50)], [JPEG(q) for q in (95, 60, 25, 6)]):
         distances = [
@@ -494,6 +497,27 @@ def test_killed_inside_a_scale_it_ends_as_if_never_stopped(tmp_path):
     assert stored(out) == stored(tmp_path / 'whole.pth')
 
 
+def test_interrupted_while_picture_and_curves_are_written_it_writes_them_the_next_time(tmp_path):
+    def fails(trained):
+        raise OSError('disk full')
+
+    with pytest.raises(OSError, match='disk full'):
+        tiny(tmp_path / 'm.pth', finish=fails)
+    before, results = stored(tmp_path / 'm.pth'), []
+    trained = tiny(tmp_path / 'm.pth', finish=results.append)
+    assert results == [trained]
+    assert stored(tmp_path / 'm.pth') == before
+    assert [tuple(curve.shape) for curve in trained.curves] == [(3, len(COLUMNS))] * 2
+    assert not partial_path(tmp_path / 'm.pth').exists()
+
+
+def test_what_is_stored_of_a_callable_is_the_same_in_every_process():
+    assert described(unchanged) == 'tests.test_mdf_training:unchanged'
+    assert described(functools.partial(unchanged, generator=3)) == 'tests.test_mdf_training:unchanged(generator=3)'
+    assert described(JPEG(9)) == 'JPEG(quality=(9, 9))'
+    assert described(Interruptible()) == 'Interruptible()'
+
+
 def test_a_checkpoint_of_other_options_is_refused_by_name(tmp_path):
     out = tmp_path / 'm.pth'
     with pytest.raises(Stopped):
@@ -507,10 +531,10 @@ def test_a_checkpoint_of_other_options_is_refused_by_name(tmp_path):
         with pytest.raises(ValueError, match=message):
             tiny(out, **options)
     assert partial_path(out).read_bytes() == checkpoint
-    tiny(out, alpha=7, restart=True)
+    tiny(out, alpha=7, restart=True, iterations=1)
     with pytest.raises(ValueError, match='exists already'):
         tiny(out)
-    tiny(out, restart=True)
+    tiny(out, restart=True, iterations=1)
     assert load_mdf('weights', out)[1]['alpha'] == 100
 
 
@@ -536,17 +560,17 @@ def cli(*arguments):
 def test_command_writes_discriminators_curves_and_picture(tmp_path):
     pytest.importorskip('matplotlib')
     write_image(tmp_path / 'a.png', image())
-    more = ('--iterations', 3, '--scales', 3, '--widths', '4,5,6', '--crop', 16, '--device', 'cpu')
+    more = ('--iterations', 3, '--scales', 2, '--widths', '4,5', '--crop', 16, '--device', 'cpu')
     result = cli('--image', tmp_path / 'a.png', '--task', 'jpeg', '--out', tmp_path / 'm.pth', *more)
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in tmp_path.iterdir()) == ['a.png', 'm.csv', 'm.png', 'm.pth']
     discriminators, header = load_mdf('weights', tmp_path / 'm.pth')
-    assert [d.width for d in discriminators] == [4, 5, 6]
+    assert [d.width for d in discriminators] == [4, 5]
     assert header['crop'] == 16
     with open(tmp_path / 'm.csv', newline='') as file:
         rows = list(csv.reader(file))
     assert rows[0] == ['scale', 'iteration', *COLUMNS]
-    assert len(rows) == 1 + 3 * 3
+    assert len(rows) == 1 + 2 * 3
     from PIL import Image
 
     with Image.open(tmp_path / 'm.png') as picture:
@@ -575,23 +599,28 @@ def test_command_refuses_bad_input(tmp_path):
     assert not Path('m.pth').exists()
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(tmp_path):
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(tmp_path, monkeypatch, number):
     write_image(tmp_path / 'a.png', image())
-    arguments = ['train-mdf', '--image', tmp_path / 'a.png', '--task', 'denoise', '--out', tmp_path / 'm.pth']
-    arguments += ['--scales', '2', '--widths', '4', '--iterations', '10', '--checkpoint-every', '1', '--no-picture']
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'COLUMNS': '200'}
-    command = [sys.executable, '-c', 'from nriqa_plugin.cli import main; main()', *map(str, arguments)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-    deadline = time.monotonic() + 60
-    while not partial_path(tmp_path / 'm.pth').exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, said
-    assert 'The same command goes on from there' in said
-    assert partial_path(tmp_path / 'm.pth').exists()
-    assert not (tmp_path / 'm.pth').exists()
-    result = CliRunner().invoke(app, list(map(str, arguments)))
+    command = ['--image', tmp_path / 'a.png', '--task', 'denoise', '--out', tmp_path / 'm.pth', '--scales', 2]
+    command += ['--widths', 4, '--iterations', 3, '--device', 'cpu', '--no-picture']
+    show, seen, before = ScaleProgress.__call__, [], signal.getsignal(number)
+
+    def interrupt(self, training):
+        seen.append((training.index, training.iteration))
+        show(self, training)
+        if seen == [(0, 0), (0, 1), (0, 2)]:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(ScaleProgress, '__call__', interrupt)
+    result = cli(*command, '--restart')
+    assert result.exit_code == 130
+    said = ' '.join(result.stderr.split())
+    assert 'stopped at scale 1 of 2, iteration 2 of 3. The same command without --restart goes on' in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['a.png', 'm.pth.partial']
+    assert signal.getsignal(number) is before
+    seen.clear()
+    result = cli(*command)
     assert result.exit_code == 0, result.output
-    assert 'iteration 0' not in result.stderr
-    assert load_mdf('weights', tmp_path / 'm.pth')[1]['scales'] == 2
+    assert seen == [(0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['a.png', 'm.csv', 'm.pth']

@@ -124,6 +124,24 @@ def test_the_hosts_own_schedulers_are_left_to_the_host(build):
     assert [rates[i] for i in (3, 4)] == [0.1, 0.05]
 
 
+def test_schedulers_of_a_copy_of_the_host_are_left_to_it_even_under_a_name_of_pytorch(build, monkeypatch):
+    from basicsr.models.base_model import BaseModel
+    from basicsr.models.lr_scheduler import MultiStepRestartLR
+
+    hosts = BaseModel.setup_schedulers
+
+    def with_one_more(model):
+        option = model.opt['train']['scheduler']
+        if option['type'] != 'LinearLR':
+            return hosts(model)
+        model.schedulers = [MultiStepRestartLR(one, [option['at']], 0.5) for one in model.optimizers]
+
+    monkeypatch.setattr(BaseModel, 'setup_schedulers', with_one_more)
+    rates = train(build({'type': 'LinearLR', 'at': 3}))
+    assert [rates[i] for i in (3, 4)] == [0.1, 0.05]
+    assert train(build({'type': 'StepLR', 'step_size': 2}))[3] == pytest.approx(0.01)
+
+
 @pytest.mark.parametrize(
     ('scheduler', 'error', 'message'),
     [

@@ -128,3 +128,12 @@ def test_wrong_arguments_are_named_and_nothing_is_written(tmp_path, monkeypatch,
     assert message in result.stderr
     assert not (tmp_path / 'seed.png').exists()
     assert run('pink-noise', '-o', 'seed.jpg').exit_code == 2
+
+
+def test_the_natural_image_is_never_replaced(tmp_path):
+    write_image(tmp_path / 'natural.png', natural())
+    before = (tmp_path / 'natural.png').read_bytes()
+    result = run('pyramid-permutation', '--from', tmp_path / 'natural.png', '-o', tmp_path / '.' / 'natural.png')
+    assert result.exit_code == 2
+    assert 'would be replaced' in result.stderr
+    assert (tmp_path / 'natural.png').read_bytes() == before

@@ -21,7 +21,7 @@ from nriqa_plugin.evaluation.images import list_images, read_image, write_image
 SCALE = 4
 TEST = ('03', '07', '15', '19', '20', '23')
 VALIDATION = ('12', '22')  # of these a piece only
-STEPS = {'sisr': 600, 'jpeg': 1000}
+STEPS = {'sisr': 300, 'jpeg': 500}
 PLAIN = {
     'l2': {'l2': {'type': 'MSELoss', 'weight': 1.0}},
     'l1': {'l1': {'type': 'L1Loss', 'weight': 1.0}},
@@ -30,7 +30,7 @@ PLAIN = {
 # Files of discriminators in the result folder, by loss.
 MDF = {
     'sisr': {'mdf': 'sisr', 'mdf_authors': 'Ds_SISR'},
-    'jpeg': {'mdf': 'jpeg', 'mdf_denoise': 'denoise', 'mdf_sisr': 'sisr', 'mdf_authors': 'Ds_JPEG'},
+    'jpeg': {'mdf': 'jpeg', 'mdf_denoise': 'denoise', 'mdf_authors': 'Ds_JPEG'},
 }
 
 
@@ -60,7 +60,7 @@ def base(task, data, images):
             return {**common, 'type': 'CheckedPairedImageDataset', 'dataroot_lq': str(images / part / 'LR')}
         return {**common, 'type': 'DegradedImageDataset', 'degradation': {'type': 'jpeg', 'quality': 10}}
 
-    sampling = {'gt_size': 64 if sisr else 48, 'batch_size_per_gpu': 4 if sisr else 8, 'use_hflip': True}
+    sampling = {'gt_size': 64 if sisr else 48, 'batch_size_per_gpu': 4, 'use_hflip': True}
     network = {'type': 'RLFN', 'upscale': SCALE}
     if not sisr:
         network = {'type': 'DnCNN', 'in_nc': 3, 'out_nc': 3, 'nc': 32, 'nb': 10, 'act_mode': 'BR'}

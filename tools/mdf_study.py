@@ -30,7 +30,7 @@ SEED_IMAGE, MORE_IMAGES = '08', ('19', '05', '13')
 SYNTHETIC = ('pyramid-permutation', 'pink-noise', 'contrast-rings')
 TASKS = ('sisr', 'denoise', 'jpeg')
 SCALES, CROP = 6, 48  # of the trainings
-SIDE = 128  # px of the centres that are measured
+SIDE = 96  # px of the centres that are measured
 PSNR = 28  # dB at which distortions are compared
 
 STRENGTHS = {

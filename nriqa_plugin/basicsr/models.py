@@ -12,7 +12,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from nriqa_plugin.basicsr import cpu
 from nriqa_plugin.basicsr.blur import contiguous_blur
 from nriqa_plugin.basicsr.resume import ResumeState
-from nriqa_plugin.basicsr.schedulers import HOST, create_scheduler, undo_warmup
+from nriqa_plugin.basicsr.schedulers import create_scheduler, undo_warmup
 from nriqa_plugin.basicsr.validation import ValidationMixin
 from nriqa_plugin.checks import load_weights, unknown_name
 from nriqa_plugin.losses import LossSum, check_slot
@@ -69,12 +69,13 @@ class PerceptualMixin(ValidationMixin):
         self.store_start_weights()
 
     def setup_schedulers(self):
-        """The host's two kinds of schedulers, or PyTorch's own by name."""
+        """The schedulers of the host, or of a copy of it that has more, else PyTorch's own by name."""
         train = self.opt['train']
-        if train['scheduler']['type'] in HOST:
+        option = dict(train['scheduler'])
+        with contextlib.suppress(NotImplementedError):  # the host knows no such type
             super().setup_schedulers()
             return
-        ours = [create_scheduler(one, train['scheduler'], train.get('total_iter')) for one in self.optimizers]
+        ours = [create_scheduler(one, option, train.get('total_iter')) for one in self.optimizers]
         self.schedulers.extend(ours)
         self.torch_schedulers = ours
 

@@ -39,8 +39,8 @@ def compare(
     search: Annotated[
         list[str] | None, typer.Option('--search', help="Look for this loss's weight on its grid first. Repeatable.")
     ] = None,
-    seed: Annotated[int, typer.Option('--seed', help='Of every training, and of the bootstrap.')] = 0,
-    retry: Annotated[bool, typer.Option('--retry', help='Run again what broke down.')] = False,
+    seed: Annotated[int, typer.Option('--seed', min=0, help='Of every training, and of the bootstrap.')] = 0,
+    retry: Annotated[bool, typer.Option('--retry', help='Run again what broke down, from its start.')] = False,
     report_only: Annotated[bool, typer.Option('--report-only', help='Train nothing, report what is there.')] = False,
 ):
     """Train a family that differs in its loss only, through the stock scripts, and compare what comes out.
@@ -48,23 +48,25 @@ def compare(
     The same command goes on after a kill. Exits with 1 if a training broke down; the others are reported.
     """
     from nriqa_plugin.checks import import_extra
-    from nriqa_plugin.compare import read_family, run_family, write_comparison
+    from nriqa_plugin.compare import judges_of, read_family, run_family, write_comparison
     from nriqa_plugin.compare.runs import FAILED
     from nriqa_plugin.compare.yaml_files import yaml_value
 
     for module in ('scipy', 'matplotlib', 'jinja2'):  # before hours of training
         import_extra(module, 'report', 'nriqa compare')
     settings = {key: yaml_value(value) for key, value in _pairs('--set', setting).items()}
-    names = only.split(',') if only else None
+    names = [name.strip() for name in only.split(',')] if only else None
     read = read_family(family, base, names, _pairs('--weights', weights), settings)
+    judges_of(read)  # before hours of training
     with _bars() as progress:
         outcomes = run_family(read, out, steps, seed, search or (), retry, report_only, progress)
-    rows = write_comparison(read, outcomes, out, seed)
+    rows, outcomes = write_comparison(read, outcomes, out, seed)
     _show(rows, read.against)
     Console().print(f'Report: {out / "report.html"}', soft_wrap=True)
     for outcome in outcomes:
         if outcome.error:
-            text = f'{outcome.name} broke down: {outcome.error} (log: {out / outcome.name / "log.txt"})'
+            what = 'broke down' if outcome.status == FAILED else f'was {outcome.status}'
+            text = f'{outcome.name} {what}: {outcome.error} (log: {out / outcome.name / "log.txt"})'
             Console(stderr=True).print(text, style='red', markup=False, soft_wrap=True)
     if any(outcome.status == FAILED for outcome in outcomes):
         raise typer.Exit(1)
@@ -98,6 +100,7 @@ def _bars():
 def _show(rows, against):
     """One table a data set: mean and bad tail of every metric."""
     console = Console()
+    against = against if any(row.method == against for row in rows) else None
     for dataset in dict.fromkeys(row.dataset for row in rows):
         part = [row for row in rows if row.dataset == dataset]
         metrics = list(dict.fromkeys(row.metric for row in part))

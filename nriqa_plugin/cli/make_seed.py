@@ -41,6 +41,8 @@ def make_seed(
     if out.suffix.lower() != '.png':
         raise ValueError(f'--out {out}: must end in .png, other formats may lose what was made')
     image = None if source is None else read_image(source)
+    if source is not None and out.exists() and out.samefile(source):
+        raise ValueError(f'--out {out} is the image of --from, which would be replaced; choose another name')
     made = make(kind, parse_size(size), seed, image)
     write_image(out, made)
     Console().print(

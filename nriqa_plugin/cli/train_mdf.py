@@ -79,8 +79,6 @@ def train_mdf(
     Writes OUT, its curves as CSV and a picture beside it. Interrupt it with
     Ctrl-C or kill it: the same command goes on where the last checkpoint was.
     """
-    import torch
-
     from nriqa_plugin.checks import import_extra
     from nriqa_plugin.evaluation.images import read_image
     from nriqa_plugin.mdf.training import Stopped
@@ -105,16 +103,19 @@ def train_mdf(
     options = {'scales': scales, 'rho': rho, 'iterations': iterations, 'alpha': alpha, 'seed': seed, 'crop': crop}
     options |= {'widths': parse_widths(widths), 'adversarial': adversarial, 'generator': parse_generator(generator)}
     images = {path.name: read_image(path) for path in image}
-    if device == 'auto':
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    written = [out]
+
+    def finish(trained):
+        written.extend(write_extras(out, trained, picture))
+
     with Interruptible() as interrupted, ScaleProgress() as progress, WarningsAsNotes(show_notes):
         try:
-            trained = train(out, images, task, device, checkpoint_every, restart, progress, interrupted, **options)
+            train(out, images, task, device, checkpoint_every, restart, progress, interrupted, finish, **options)
         except Stopped as stopped:
             progress.close()
-            show_notes([f'{stopped}. The same command goes on from there; --restart would start anew'])
+            same = 'without --restart ' if restart else ''
+            show_notes([f'{stopped}. The same command {same}goes on from there; --restart would start anew'])
             raise typer.Exit(130) from stopped
-    written = [out, *write_extras(out, trained, picture)]
     Console().print(f'Written: {", ".join(map(str, written))}', markup=False, highlight=False, soft_wrap=True)
 
 

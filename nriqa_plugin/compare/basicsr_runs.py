@@ -5,9 +5,9 @@ import sys
 from copy import deepcopy
 from pathlib import Path
 
-from nriqa_plugin.compare.schedules import shorter
+from nriqa_plugin.compare.schedules import scaled, shorter, shorter_terms
 from nriqa_plugin.compare.yaml_files import read_yaml, yaml_text
-from nriqa_plugin.stock_runs import BASICSR_STEP, follow
+from nriqa_plugin.stock_runs import BASICSR_STEP, curve_of, follow
 
 HEAD = """# python -m basicsr.{script} -opt {file}
 # from the folder {cwd}
@@ -68,10 +68,14 @@ class BasicSRRuns:
         options = deepcopy(self.base)
         pixel = options['train'].get('pixel_opt') or {}
         kept = {key: value for key, value in pixel.items() if pixel.get('type') == 'LossSum' and key != 'terms'}
+        ratio = self.total(steps) / self.total()
+        terms = shorter_terms(terms, ratio) if steps else terms
         options['train']['pixel_opt'] = {**kept, 'type': 'LossSum', 'terms': terms}
         if steps:
-            ratio = steps / options['train']['total_iter']
-            options['train']['total_iter'] = steps
+            options['train'] |= {
+                'total_iter': steps,
+                'warmup_iter': scaled(options['train'].get('warmup_iter', -1), ratio),
+            }
             if options['train'].get('scheduler'):
                 options['train']['scheduler'] = shorter(options['train']['scheduler'], ratio)
             options['val']['val_freq'] = min(options['val']['val_freq'], max(1, steps // 5))
@@ -92,18 +96,40 @@ class BasicSRRuns:
             if found := BASICSR_STEP.search(line):
                 on_step(int(found[1].replace(',', '')))
 
-        states = (file.parent / 'experiments' / file.stem / 'training_states').glob('*.state')
-        states = sorted(states, key=lambda path: float(path.stem))
-        if not states:
+        state = self._state_to_resume(file)
+        if state is None:
             follow([sys.executable, '-m', 'basicsr.train', '-opt', str(file)], watch, log=log)
             return
         import torch
 
-        if '=' in str(states[-1]):
-            raise ValueError(f"BasicSR cannot resume from a path with '=': {states[-1]}")
+        if '=' in str(state):
+            raise ValueError(f"BasicSR cannot resume from a path with '=': {state}")
         start = ['-m', 'basicsr.train'] if torch.cuda.is_available() else ['-c', RESUME_ON_CPU]
-        resume = ['-opt', str(file), '--force_yml', f'path:resume_state={states[-1]}']
+        resume = ['-opt', str(file), '--force_yml', f'path:resume_state={state}']
         follow([sys.executable, *start, *resume], watch, log=log)
+
+    def _state_to_resume(self, file):
+        """The newest training state; the one before it if its validation, which comes after it, was cut off.
+
+        The host would not make up for that validation, and so might miss the best checkpoint.
+        """
+        experiment = file.parent / 'experiments' / file.stem
+        states = sorted((experiment / 'training_states').glob('*.state'), key=lambda path: float(path.stem))
+        if states and self._validation_cut_off(file, states[-1]):
+            states.pop()
+        return states[-1] if states else None
+
+    def _validation_cut_off(self, file, state):
+        options, iteration = read_yaml(file), int(state.stem)
+        if iteration % options['val']['val_freq'] or iteration >= options['train']['total_iter']:
+            return False  # none was due, or the host does it again at the end
+        first = next(iter(self.sets('validation')))
+        curve = dict(curve_of(file.parent, file.stem, (self.best_metric,), first).get(self.best_metric, ()))
+        if iteration not in curve:
+            return True
+        best = self.best(file)
+        extreme = curve[iteration] in (min(curve.values()), max(curve.values()))  # it may be the best one so far
+        return extreme and (best is None or best.stat().st_mtime_ns < state.stat().st_mtime_ns)
 
     def best(self, file):
         """The best checkpoint by validation loss; None if there is none."""

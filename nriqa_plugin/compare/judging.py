@@ -1,21 +1,52 @@
 """From test images to the comparison: scores, statistics, figures and one page that shows them."""
 
 import csv
+import math
 from dataclasses import astuple, fields
 from pathlib import Path
 
 from PIL import Image
 
-from nriqa_plugin.checks import atomic_path, unknown_name
+from nriqa_plugin.checks import atomic_path, in_place, unknown_name
+from nriqa_plugin.compare.family import TERMS
 from nriqa_plugin.compare.page import write_page
-from nriqa_plugin.compare.runs import FINISHED
+from nriqa_plugin.compare.runs import FAILED, FINISHED, SCORES, Outcome
 from nriqa_plugin.compare.search import judge_of
 from nriqa_plugin.evaluation.comparison import Row, compare_methods, markdown_table
 from nriqa_plugin.evaluation.figures import plane_figure, save_figure, violin_figure
 from nriqa_plugin.evaluation.images import list_images, pair_images
 from nriqa_plugin.evaluation.scoring import score_folder
 
-SCORES, TABLE, PAGE = 'scores.csv', 'table', 'report.html'
+TABLE, PAGE = 'table', 'report.html'
+
+
+class Unscorable(Exception):
+    """A judge has no finite score for an image."""
+
+
+def judges_of(family):
+    """The judges of a family, built and checked; a wrong one should be known before hours of training.
+
+    Raises:
+        ValueError, TypeError: unknown judges or options, two of one name, or an unknown metric in ``plane``; naming
+            file and key.
+    """
+    found = {}
+    with in_place(family.file):
+        for i, option in enumerate(family.judges):
+            with in_place(f'judges[{i}]'):
+                judge = judge_of(option)
+                if judge.name in found:
+                    raise ValueError(f'a second judge called {judge.name!r}')
+                found[judge.name] = judge
+        for metric in family.plane or ():
+            if metric not in found:
+                raise unknown_name('metric in plane:', metric, found)
+        for name, search in family.search.items():
+            with in_place(f'search.{name}.select_by'):
+                if name in family.losses and search.select_by != TERMS:
+                    judge_of(search.select_by)
+    return [*found.values()]
 
 
 def write_comparison(family, outcomes, out, seed=0):
@@ -29,17 +60,22 @@ def write_comparison(family, outcomes, out, seed=0):
         seed (int): of the bootstrap.
 
     Returns:
-        list[Row]: the table; empty when no training has finished.
+        tuple[list[Row], list[Outcome]]: the table, empty when no training has finished; and the outcomes, in which a
+        training for whose images a judge has no finite score has failed.
 
     Raises:
-        ValueError: images that do not pair with their ground truths, or a score that is not finite.
+        ValueError: images that do not pair with their ground truths, or judges as in :func:`judges_of`.
     """
-    out = Path(out).resolve()
-    finished = {outcome.name: outcome for outcome in outcomes if outcome.status == FINISHED}
-    unfinished = {outcome.name: outcome.status for outcome in outcomes if outcome.status != FINISHED}
-    judges = [judge_of(option) for option in family.judges]
-    scores = {name: _score(judges, outcome, out / name / 'scores') for name, outcome in finished.items()}
-    against = family.against if family.against in finished else None
+    out, judges, scores, checked = Path(out).resolve(), judges_of(family), {}, []
+    for outcome in outcomes:
+        try:
+            if outcome.status == FINISHED:
+                scores[outcome.name] = _score(judges, outcome, out / outcome.name / SCORES)
+        except Unscorable as error:
+            outcome = Outcome(outcome.name, FAILED, str(error))
+        checked.append(outcome)
+    outcomes, unfinished = checked, {one.name: one.status for one in checked if one.status != FINISHED}
+    against = family.against if family.against in scores else None
     rows, figures = [], []
     for dataset in next(iter(scores.values()), {}):
         panels = []
@@ -51,8 +87,8 @@ def write_comparison(family, outcomes, out, seed=0):
         figures += _figures(family, out, dataset, panels, against, unfinished)
     if rows:
         _write_tables(out, scores, rows)
-    write_page(out / PAGE, family, rows, figures, outcomes)
-    return rows
+    write_page(out / PAGE, family, rows, figures, outcomes, against)
+    return rows, outcomes
 
 
 def _figures(family, out, dataset, panels, against, missing):
@@ -62,9 +98,6 @@ def _figures(family, out, dataset, panels, against, missing):
     save_figure(violin_figure(title, panels, against, missing), written[0])
     by_metric = {part[0].metric: part for part, _ in panels}
     plane = family.plane or [*by_metric][:2]
-    for metric in plane:
-        if metric not in by_metric:
-            raise unknown_name(f'metric in plane of {family.file}:', metric, by_metric)
     if len(plane) == 2:
         written.append(out / f'plane_{dataset}')
         save_figure(plane_figure(title, *(by_metric[metric] for metric in plane), against), written[1])
@@ -72,7 +105,11 @@ def _figures(family, out, dataset, panels, against, missing):
 
 
 def _score(judges, outcome, folder):
-    """``{data set: {metric: {image: score}}}``; scores that are there are not made again."""
+    """``{data set: {metric: {image: score}}}``; scores that are there are not made again.
+
+    Raises:
+        Unscorable: naming judge and image.
+    """
     found = {}
     for dataset, (images, references, suffix) in outcome.results.items():
         references = _references(images, references, suffix, folder.parent / 'references' / dataset)
@@ -80,7 +117,15 @@ def _score(judges, outcome, folder):
         for judge in judges:
             file = folder / f'{dataset}_{judge.name}_{judge.weights_hash()[:6]}.csv'
             reference = references if judge.needs_reference else None
-            rows = score_folder(images, [judge], file, reference, suffix=suffix).of(judge.name)
+            try:
+                rows = score_folder(images, [judge], file, reference, suffix=suffix).of(judge.name)
+            except ValueError as error:
+                if 'cannot score' not in str(error):
+                    raise
+                raise Unscorable(str(error)) from error
+            for row in rows:
+                if not math.isfinite(row.score):
+                    raise Unscorable(f'the {judge.name} of {row.image} on {dataset} is {row.score}')
             found[dataset][judge.name] = {Path(row.image).stem: row.score for row in rows}
     return found
 
@@ -110,7 +155,7 @@ def _references(images, references, suffix, folder):
 
 
 def _write_tables(out, scores, rows):
-    with atomic_path(out / SCORES) as temporary, open(temporary, 'w', encoding='utf-8', newline='') as file:
+    with atomic_path(out / f'{SCORES}.csv') as temporary, open(temporary, 'w', encoding='utf-8', newline='') as file:
         writer = csv.writer(file, lineterminator='\n')
         writer.writerow(['dataset', 'loss', 'metric', 'image', 'score'])
         for name, found in scores.items():

@@ -6,7 +6,7 @@ from copy import deepcopy
 from pathlib import Path
 
 from nriqa_plugin.checks import import_extra
-from nriqa_plugin.compare.schedules import shorter
+from nriqa_plugin.compare.schedules import shorter, shorter_terms
 from nriqa_plugin.stock_runs import follow
 
 MMAGIC_STEP = re.compile(r'Iter\(train\) *\[ *(\d+)/')
@@ -65,16 +65,21 @@ class MMagicRuns:
         options = deepcopy(self.base)
         pixel = options.model.pixel_loss or {}
         kept = {key: value for key, value in pixel.items() if pixel.get('type') == 'LossSum' and key != 'terms'}
+        ratio = self.total(steps) / self.total()
+        terms = shorter_terms(terms, ratio) if steps else terms
         options.model.pixel_loss = {**kept, 'type': 'LossSum', 'terms': terms}
         if steps:
-            options.param_scheduler = shorter(options.get('param_scheduler'), steps / options.train_cfg.max_iters)
+            options.param_scheduler = shorter(options.get('param_scheduler'), ratio)
             options.train_cfg.max_iters = steps
             options.train_cfg.val_interval = min(options.train_cfg.get('val_interval', steps), max(1, steps // 5))
         work_dir = str(folder / 'work_dir')
         checkpoint, logger = options.default_hooks.checkpoint, options.default_hooks.setdefault('logger', {})
         every = options.train_cfg.get('val_interval', self.total(steps))
-        checkpoint.update(interval=min(checkpoint.get('interval', every), every), by_epoch=False, out_dir=work_dir)
-        checkpoint.setdefault('max_keep_ckpts', 2)
+        # Half-way between validations: a resumed run would not make up for one that was cut off after its checkpoint.
+        halfway = {'interval': every, 'save_begin': every // 2} if every > 1 else {'interval': -1}
+        checkpoint.update(**halfway, save_last=False, by_epoch=False, out_dir=work_dir)
+        # mmengine deletes an old one before it writes a new one.
+        checkpoint['max_keep_ckpts'] = 2 if checkpoint.get('max_keep_ckpts') in (None, 1) else checkpoint.max_keep_ckpts
         logger.setdefault('type', 'LoggerHook')
         logger['interval'] = min(logger.get('interval', 100), max(1, self.total(steps) // 100))
         hooks = options.get('custom_hooks') or []
@@ -92,6 +97,9 @@ class MMagicRuns:
                 on_step(int(found[1]))
 
         resume = ['--resume'] if (file.parent / 'work_dir' / 'last_checkpoint').is_file() else []
+        if not resume:
+            for old in (file.parent / 'work_dir').glob('best_*.pth'):  # of a run that was killed before its first one
+                old.unlink()
         follow([sys.executable, stock_script('train'), str(file), *resume], watch, log=log)
 
     def best(self, file):
@@ -99,7 +107,7 @@ class MMagicRuns:
         metric = self.base.default_hooks.checkpoint.save_best
         metric = (metric if isinstance(metric, str) else metric[0]).replace('/', '_')
         found = [*(file.parent / 'work_dir').glob(f'best_{metric}_iter_*.pth')]
-        # mmengine deletes the last one after it has written the new one: a kill between leaves two
+        # of two that a kill and an inexact resume have left
         return max(found, key=lambda path: int(path.stem.rpartition('_')[2]), default=None)
 
     def sets(self, which):

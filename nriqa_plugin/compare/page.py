@@ -20,7 +20,7 @@ NOTES = (
 )
 
 
-def write_page(path, family, rows, figures, outcomes):
+def write_page(path, family, rows, figures, outcomes, against=None):
     """Write the page.
 
     Args:
@@ -29,6 +29,7 @@ def write_page(path, family, rows, figures, outcomes):
         rows (Sequence[Row]): the table, may be empty.
         figures (Sequence[Path]): without ending; their PNG files go into the page.
         outcomes (Sequence[Outcome]): trainings that have not finished are listed with the reason.
+        against (str | None): the loss that the others were tested against.
     """
     jinja2 = import_extra('jinja2', 'report', 'the report')
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
@@ -42,7 +43,7 @@ def write_page(path, family, rows, figures, outcomes):
         title=f'Losses compared: {family.file.stem}',
         version=__version__,
         base=str(family.base),
-        against=family.against,
+        against=against,
         rows=rows,
         number=_number,
         pictures=[(file.name, base64.b64encode(Path(f'{file}.png').read_bytes()).decode()) for file in figures],

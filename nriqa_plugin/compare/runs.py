@@ -10,7 +10,7 @@ from pathlib import Path
 from nriqa_plugin.checks import atomic_path, check_number, file_hash, unknown_name
 from nriqa_plugin.compare.family import with_weight
 
-LOG, STATE = 'log.txt', 'state.json'
+LOG, STATE, SCORES = 'log.txt', 'state.json', 'scores'
 FINISHED, FAILED, NOT_RUN = 'finished', 'failed', 'not run'
 
 
@@ -42,8 +42,10 @@ def run_family(family, out, steps=None, seed=0, search=(), retry=False, report_o
         out (str | Path): result folder, one folder in it for each loss.
         steps (int | None): iterations of each training; schedules, validation and checkpoint intervals shrink with it.
         seed (int): the same for all trainings.
-        search (Sequence[str]): losses whose weight is looked for first, as the family's ``search`` says.
-        retry (bool): run again what failed before, also with other options.
+        search (Sequence[str]): losses whose weight is looked for first, as the family's ``search`` says. One whose
+            search finds nothing has failed.
+        retry (bool): run again what failed before, from its first iteration and also with other options; a test that
+            failed costs no second training.
         report_only (bool): run nothing, only find what is there.
         progress (rich.progress.Progress | None): gets one bar for each training.
 
@@ -64,7 +66,7 @@ def run_family(family, out, steps=None, seed=0, search=(), retry=False, report_o
         if name not in family.losses:
             raise ValueError(f'--search {name}: --only leaves this loss out')
     if report_only:
-        return [found_outcome(host, out / name, name) for name in family.losses]
+        return [Training(host, out / name, name, terms).found() for name, terms in family.losses.items()]
     trainings = [Training(host, out / name, name, terms, steps) for name, terms in family.losses.items()]
     for training in trainings:  # all of them before the first one starts
         if training.name not in search:
@@ -72,7 +74,11 @@ def run_family(family, out, steps=None, seed=0, search=(), retry=False, report_o
     outcomes = []
     for training in trainings:
         if training.name in search:
-            weight = search_weight(host, family, training.name, out / 'search' / training.name, progress, retry)
+            try:
+                weight = search_weight(host, family, training.name, out / 'search' / training.name, progress, retry)
+            except RuntimeError as error:
+                outcomes.append(Outcome(training.name, FAILED, str(error)))
+                continue
             training.terms = with_weight(training.terms, family.search[training.name].term, weight)
             training.check_unchanged(retry)
         outcomes.append(training.run('test', progress, retry))
@@ -151,7 +157,8 @@ class Training:
             write_state(self.folder, state)
             mark = self._test_mark(which, checkpoint)
             if state.get(which) != mark:
-                shutil.rmtree(self.folder / which, ignore_errors=True)
+                for old in (which, SCORES):
+                    shutil.rmtree(self.folder / old, ignore_errors=True)
                 self.host.test(self.file, checkpoint, which, self.folder / LOG)
                 write_state(self.folder, {**state, which: mark})
         except RuntimeError as error:
@@ -161,18 +168,22 @@ class Training:
             return Outcome(self.name, FAILED, reason)
         return Outcome(self.name, FINISHED, results=self.host.results(self.file, which))
 
+    def found(self):
+        """The outcome as far as it is there, without running anything."""
+        state = read_state(self.folder)
+        if state.get('status') == FAILED:
+            return Outcome(self.name, FAILED, state['error'])
+        if state.get('status') != FINISHED or 'test' not in state:
+            return Outcome(self.name, NOT_RUN)
+        checkpoint = self.host.best(self.file)
+        if checkpoint is None or state['test'] != self._test_mark('test', checkpoint):
+            return Outcome(self.name, NOT_RUN, 'its results are of another checkpoint or of other test sets')
+        return Outcome(self.name, FINISHED, results=self.host.results(self.file, 'test'))
+
     def _test_mark(self, which, checkpoint):
         """Changes with the checkpoint and the data sets."""
         digest = hashlib.sha256(repr((self.host.sets(which), file_hash(checkpoint))).encode())
         return digest.hexdigest()[:12]
-
-
-def found_outcome(host, folder, name):
-    """What is there of a training, without running anything."""
-    state = read_state(folder)
-    if state.get('status') == FINISHED and 'test' in state:
-        return Outcome(name, FINISHED, results=host.results(folder / f'{name}{host.ending}', 'test'))
-    return Outcome(name, FAILED if state.get('status') == FAILED else NOT_RUN, state.get('error', ''))
 
 
 def read_state(folder):

@@ -41,7 +41,7 @@ def search_weight(host, family, name, out, progress=None, retry=False):
         RuntimeError: every training broke down.
         ValueError: a criterion that cannot be computed.
     """
-    from nriqa_plugin.compare.runs import FINISHED, Training
+    from nriqa_plugin.compare.runs import FINISHED, SCORES, Training
 
     search, terms, out = family.search[name], family.losses[name], Path(out)
     rows = []
@@ -54,7 +54,7 @@ def search_weight(host, family, name, out, progress=None, retry=False):
         value, parts = math.nan, {}
         if outcome.status == FINISHED:
             with in_place(f'search {name}'):
-                value, parts = criterion(search.select_by, terms, outcome.results, training.folder)
+                value, parts = criterion(search.select_by, terms, outcome.results, training.folder / SCORES)
         rows.append({'weight': weight, 'status': outcome.error or outcome.status, 'criterion': value, **parts})
     chosen = choose({row['weight']: row['criterion'] for row in rows}, lower_better(search.select_by))
     with atomic_path(out / 'search.csv') as temporary, open(temporary, 'w', encoding='utf-8', newline='') as file:
@@ -85,7 +85,10 @@ def judge_of(option):
 
 
 def criterion(select_by, terms, results, folder):
-    """The criterion of one training on its validation images (of all data sets), and what it was made of."""
+    """The criterion of one training on its validation images (of all data sets), and what it was made of.
+
+    A judge's scores of single images go into ``folder``.
+    """
     if select_by != TERMS:
         judge = judge_of(select_by)
         scores = []
@@ -109,9 +112,10 @@ def term_values(terms, pairs):
         name: {**{key: value for key, value in term.items() if key not in SCHEDULE}, 'weight': 1.0}
         for name, term in terms.items()
     }
-    loss, sums = LossSum(plain), dict.fromkeys(plain, 0.0)
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    loss, sums = LossSum(plain).to(device), dict.fromkeys(plain, 0.0)
     for result, truth in pairs:
-        loss(read_image(result)[None], read_image(truth)[None])
+        loss(*(read_image(file)[None].to(device) for file in (result, truth)))
         for name, value in loss.values.items():
             sums[name] += value.item()
     return {name: total / len(pairs) for name, total in sums.items()}

@@ -98,7 +98,7 @@ def _check_validation(opt, data_sets, found):
     """Build every judge of ours as the training would and let it score a synthetic image."""
     metrics, validation = (importlib.import_module(f'nriqa_plugin.basicsr.{m}') for m in ('metrics', 'validation'))
     val = {'metrics': None, **copy.deepcopy(opt.get('val') or {})}
-    parsed = {'val': val, 'is_train': 'train' in opt, 'dist': False}
+    parsed = {'val': val, 'train': opt.get('train'), 'is_train': 'train' in opt, 'dist': False}
     if opt['model_type'] == 'PerceptualModel':
         with at('val'):
             validation.ValidationMixin().check_metrics(parsed)  # also fills in better
@@ -143,7 +143,9 @@ def _check_cost(opt, network, losses, data_sets, found):
         except ValueError as error:
             found.problems.append(str(error))
     device = torch.device('cuda' if opt.get('num_gpu') != 0 and torch.cuda.is_available() else 'cpu')
-    lq, gt = training_batch(sizes['batch_size_per_gpu'], sizes['gt_size'], opt.get('scale', 1), data.get('num_frame'))
+    channels = 1 if data.get('color') in ('y', 'grey') else 3
+    size = sizes['batch_size_per_gpu'], sizes['gt_size'], opt.get('scale', 1), data.get('num_frame'), channels
+    lq, gt = training_batch(*size)
     rows = measure_step(network.to(device), losses, lq.to(device), gt.to(device), found.problems)
     where = torch.cuda.get_device_name() if device.type == 'cuda' else f'CPU, {torch.get_num_threads()} threads'
     shape = ' x '.join(map(str, gt.shape))

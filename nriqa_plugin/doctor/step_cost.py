@@ -12,7 +12,7 @@ from nriqa_plugin.losses.iqa_loss import pink_noise
 RUNS = 3  # after one to warm up
 
 
-def training_batch(batch, gt_size, scale, frames=None):
+def training_batch(batch, gt_size, scale, frames=None, channels=3):
     """Synthetic images with about the spectrum of natural ones.
 
     Args:
@@ -20,13 +20,14 @@ def training_batch(batch, gt_size, scale, frames=None):
         gt_size (int): side of the ground truth in px.
         scale (int): upscaling factor.
         frames (int | None): T, for video.
+        channels (int): C, 1 for grey images.
 
     Returns:
-        tuple[Tensor, Tensor]: LQ and ground truth in [0, 1], ``(N, 3, H, W)``, or ``(N, T, 3, H, W)``.
+        tuple[Tensor, Tensor]: LQ and ground truth in [0, 1], ``(N, C, H, W)``, or ``(N, T, C, H, W)``.
     """
     generator = torch.Generator().manual_seed(0)
     leading = (batch,) if frames is None else (batch, frames)
-    gt = pink_noise((*leading, 3, gt_size, gt_size), generator)
+    gt = pink_noise((*leading, channels, gt_size, gt_size), generator)
     lq = F.adaptive_avg_pool2d(gt.flatten(0, -4), max(1, int(gt_size // scale)))
     return lq.view(*leading, *lq.shape[-3:]), gt
 

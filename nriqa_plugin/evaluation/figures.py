@@ -57,7 +57,6 @@ def plane_figure(title, distortion, perception, against=None):
         errors = {axis: _error(r.mean, r.mean_low, r.mean_high) for axis, r in (('xerr', x), ('yerr', y))}
         axes.errorbar(x.mean, y.mean, **errors, fmt='o', color=colour, ecolor=MUTED, elinewidth=0.7, capsize=2,
                       label=x.method, zorder=3)  # fmt: skip
-        axes.annotate(x.method, (x.mean, y.mean), xytext=(6, 5), textcoords='offset points', fontsize=9, color=INK)
     axes.set_xlabel(f'distortion: {_axis(distortion[0])}')
     axes.set_ylabel(f'perception: {_axis(perception[0])}')
     axes.grid(linewidth=0.4, color='#dddddd')
@@ -67,6 +66,7 @@ def plane_figure(title, distortion, perception, against=None):
                   va='center', arrowprops={'arrowstyle': '->', 'color': MUTED})  # fmt: skip
     figure.suptitle(title, fontsize=11, color=INK)
     figure.supxlabel("Means over images; bars: 95 % confidence intervals (Student's t)", fontsize=7, color=MUTED)
+    _name_points(axes, [(x.method, x.mean, y.mean) for x, y in zip(distortion, perception, strict=True)])
     return figure
 
 
@@ -106,12 +106,36 @@ def _violins(axes, rows, samples, against):
     axes.set_axisbelow(True)
 
 
+def _name_points(axes, points):
+    """Write every point's name where it covers neither another name nor a point, with a line to it unless close by."""
+    axes.figure.draw_without_rendering()  # settles the layout, without which nobody knows what lies beside what
+    places = axes.transData.transform([(x, y) for _, x, y in points]) * 72 / axes.figure.dpi
+    right = axes.bbox.x1 * 72 / axes.figure.dpi
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in places]
+    for (name, *point), (x, y) in zip(points, places, strict=True):
+        width, height = 5.6 * len(name), 11
+        tries = [(side, up) for out in range(0, 240, 4) for up in (5 + out, -14 - out) for side in (7, -7 - width)]
+        fits = [move for move in tries if x + move[0] + width < right] or tries
+        boxes = ((x + left, y + up, x + left + width, y + up + height) for left, up in fits)
+        free = (not any(_overlap(box, other) for other in taken) for box in boxes)
+        left, up = next((move for move, alone in zip(fits, free, strict=True) if alone), fits[0])
+        taken.append((x + left, y + up, x + left + width, y + up + height))
+        line = {'arrowstyle': '-', 'color': MUTED, 'linewidth': 0.5, 'shrinkA': 0, 'shrinkB': 3}
+        paper = {'facecolor': 'white', 'alpha': 0.7, 'edgecolor': 'none', 'pad': 0.3}
+        axes.annotate(name, point, xytext=(left, up), textcoords='offset points', fontsize=9, color=INK, zorder=4,
+                      arrowprops=None if (left, up) == tries[0] else line, bbox=paper)  # fmt: skip
+
+
+def _overlap(one, other):
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
 def _explain(figure, panels, against):
     rows = panels[0][0]
     tails = ', '.join(dict.fromkeys(f'{r[0].tail_percent:g}th of {r[0].metric}' for r, _ in panels))
     lines = [
-        f"{rows[0].n} images. Dot: mean with 95 % confidence interval (Student's t). "
-        f'Red bar: percentile on the bad side ({tails}) with 95 % bootstrap interval.'
+        f"{rows[0].n} image{'s' if rows[0].n > 1 else ''}. Dot: mean with 95 % confidence interval (Student's t).",
+        f'Red bar: percentile on the bad side ({tails}) with 95 % bootstrap interval.',
     ]
     if against is not None:
         lines.append(f'★: {against} is better, one-tailed paired t-test over the images, p < {LEVEL:g}, '

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nriqa_plugin.checks import file_hash
+from nriqa_plugin.checks import check_device, file_hash
 from nriqa_plugin.evaluation.images import few, list_images, pair_images, read_image
 from nriqa_plugin.evaluation.scores import csv_line, read_scores, read_unfinished, score_row, write_scores
 from nriqa_plugin.iqa import Scorer, create_scorer
@@ -45,7 +45,7 @@ def score_folder(images, judges, out, references=None, device='auto', progress=T
         ValueError: images that do not pair, a file ``out`` that belongs to other judges or images, an image that a
             judge cannot score (the message names both).
     """
-    device = _device(device)
+    device = check_device(device)
     judges = _named([judges] if isinstance(judges, (str, Scorer)) else judges, references)
     files = _files(images, references, suffix)
     hashes = {path: file_hash(path) for pair in files.values() for path in pair if path}
@@ -167,16 +167,6 @@ def _score_image(path, reference, missing, device):
         except RuntimeError as error:
             raise RuntimeError(f'{judge.name} failed on {path}: {error}') from error
         yield replace(row, score=score)
-
-
-def _device(device):
-    if device == 'auto':
-        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f'device {device!r} cannot be used: {str(error).splitlines()[0]}') from error
-    return torch.device(device)
 
 
 @contextlib.contextmanager

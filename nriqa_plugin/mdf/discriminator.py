@@ -6,6 +6,7 @@ from nriqa_plugin.checks import check_number
 
 RECEPTIVE_FIELD = 11  # five 3 x 3 convolutions
 BODY = 3
+WIDEST = 1024  # channels; a damaged file shall not reserve more than there is
 
 
 class Discriminator(nn.Module):
@@ -21,8 +22,8 @@ class Discriminator(nn.Module):
 
     def __init__(self, width, channels=3):
         super().__init__()
-        check_number('width', width, low=1, integer=True)
-        check_number('channels', channels, low=1, integer=True)
+        check_number('width', width, low=1, high=WIDEST, integer=True)
+        check_number('channels', channels, low=1, high=WIDEST, integer=True)
         self.width, self.channels = width, channels
         self.head = conv_block(channels, width)
         self.body = nn.Sequential()

@@ -4,6 +4,7 @@ A distortion is any callable ``(images, generator) -> images`` on ``(N, C, H, W)
 the shape and draws its random numbers from the generator (on the CPU) only.
 """
 
+import functools
 import io
 
 import numpy as np
@@ -83,7 +84,8 @@ def create_distortion(option):
 
     Args:
         option (dict | str | callable): ``{type: gaussian_noise, sigma: [0, 55]}``, ``{type: jpeg, quality: 10}``,
-            ``{type: downscale, scale: 2}``, just the type, ``package.module:function``, or a distortion itself.
+            ``{type: downscale, scale: 2}``, just the type, ``package.module:function`` or a class there (as a type
+            with keywords beside it), or a distortion itself.
 
     Raises:
         ValueError, TypeError: unknown type or option, or a value out of range; naming it.
@@ -99,7 +101,12 @@ def create_distortion(option):
     name = options.pop('type')
     if ':' in name:
         distortion = import_dotted('distortion', name)
-        return distortion(**options) if isinstance(distortion, type) else distortion
+        if isinstance(distortion, type):
+            return distortion(**options)
+        if not callable(distortion):
+            raise TypeError(f'the distortion {name} must be a function (images, generator) -> images, '
+                            f'got {type(distortion).__name__}')  # fmt: skip
+        return functools.partial(distortion, **options) if options else distortion
     if name not in BY_NAME:
         raise unknown_name('distortion', name, BY_NAME)
     check_keys(name, options, OPTIONS[name])

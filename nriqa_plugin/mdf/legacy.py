@@ -5,12 +5,10 @@ import re
 import zipfile
 from pathlib import Path
 
-import torch
-
-from nriqa_plugin.checks import check_file, check_number, file_hash, fill_weights, load_weights
-from nriqa_plugin.mdf.discriminator import Discriminator
+from nriqa_plugin.checks import check_file, check_number, file_hash, load_weights
 from nriqa_plugin.mdf.legacy_pickle import Module, is_legacy, read_legacy
-from nriqa_plugin.mdf.mdf_file import save_mdf
+from nriqa_plugin.mdf.mdf_file import FORMAT, build_discriminators, save_mdf
+from nriqa_plugin.mdf.pyramid import MOST
 
 # What the layers of a discriminator do beside their weights; modules that say otherwise are another network.
 GEOMETRY = {
@@ -18,7 +16,8 @@ GEOMETRY = {
     'BatchNorm2d': {'eps': 1e-5, 'affine': True, 'track_running_stats': True},
     'LeakyReLU': {'negative_slope': 0.2},
 }
-DEPTH = 8  # of modules within modules; a cycle has no end
+# Of modules within modules, and of parts of one module: many ways through shared ones, or a cycle, have no end.
+DEPTH, PARTS = 4, 8
 
 
 def convert(path, out, task=None, values=(0.0, 1.0)):
@@ -35,14 +34,16 @@ def convert(path, out, task=None, values=(0.0, 1.0)):
         tuple[dict, list[int]]: the header that was written and the widths.
 
     Raises:
-        ValueError, FileNotFoundError: as :func:`read_discriminators`; values that do not rise.
+        ValueError, FileNotFoundError: as :func:`read_discriminators`; values that do not rise; ``out`` is ``path``.
     """
     low, high = (check_number('range', value) for value in values)
     if low >= high:
         raise ValueError(f'range must rise, got {low:g} to {high:g}')
     discriminators = read_discriminators('the file to convert', path)
-    file = Path(path)
-    header = {'task': task, 'range': [low, high], 'source': file.name, 'source_hash': file_hash(file.expanduser())}
+    file = Path(path).expanduser()
+    if Path(out).exists() and file.samefile(out):
+        raise ValueError(f'{out} is the file to convert, which would be replaced; choose another name')
+    header = {'task': task, 'range': [low, high], 'source': file.name, 'source_hash': file_hash(file)}
     save_mdf(out, discriminators, header)
     return header, [network.width for network in discriminators]
 
@@ -73,18 +74,19 @@ def read_discriminators(option, path):
         content = load_weights(option, file)
     else:
         raise ValueError(f'{option}: {path} is no file that torch has written (truncated, or another kind of file?)')
-    states = _states(option, path, content)
-    return [_discriminator(f'{option}, discriminator {index}', path, state) for index, state in enumerate(states)]
+    return build_discriminators(option, path, _states(option, path, content))
 
 
 def _states(option, path, content):
-    """The state dicts, in order."""
+    """The state dicts, in order, as far as there are any."""
     if isinstance(content, Module):
         content = [content]
+    if isinstance(content, dict) and content.get('format') == FORMAT:
+        raise ValueError(f'{option}: {path} is a safe file of discriminators already; MDFLoss reads it as it is')
     if isinstance(content, dict):
         content = _numbered(content)
-    if not isinstance(content, (list, tuple)) or not content:
-        raise ValueError(f'{option}: {path} holds a {type(content).__name__}, not a list of discriminators')
+    if not isinstance(content, (list, tuple)) or len(content) > MOST:
+        return content  # which is refused when they are built
     states = []
     for index, part in enumerate(content):
         try:
@@ -109,8 +111,8 @@ def _numbered(content):
 
 def _state(module, depth=0):
     """The state dict of a module that was read as data; every layer must do what ours does."""
-    if depth > DEPTH:
-        raise ValueError('its modules lie in each other without end')
+    if depth > DEPTH or len(module.attributes['_modules']) > PARTS:
+        raise ValueError('more modules within modules than a discriminator has')
     held = module.attributes
     for name, wanted in GEOMETRY.get(module.kind, {}).items():
         if not _equal(held[name], wanted):
@@ -126,15 +128,6 @@ def _state(module, depth=0):
 
 
 def _equal(got, wanted):
-    return math.isclose(got, wanted) if type(got) is type(wanted) is float else got == wanted
-
-
-def _discriminator(option, path, state):
-    try:
-        width, channels = state['head.conv.weight'].shape[:2]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f'{option}: {path} holds no state dict of an MDF discriminator there') from error
-    network = fill_weights(option, path, Discriminator(width, channels), state).eval()
-    if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
-        raise ValueError(f'{option}: {path} holds NaN or infinite values')
-    return network
+    if type(got) is not type(wanted):
+        return False
+    return math.isclose(got, wanted) if type(got) is float else got == wanted

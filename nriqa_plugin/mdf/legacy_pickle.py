@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from nriqa_plugin.mdf.inert_pickle import InertUnpickler, Mapping, Sealed
+
 MAGIC = 0x1950A86A20F9469CFC6C
 VERSION = 1001
 DEPTH = 32  # of dictionaries, lists and modules in each other
@@ -30,8 +32,8 @@ def is_legacy(path):
 def read_legacy(path):
     """What such a file holds, its modules as :class:`Module` records, its tensors as tensors.
 
-    Only the names of a discriminator's parts are known, and they stand for classes that keep what they are given:
-    nothing that the file says is imported, called or executed.
+    Only the names of a discriminator's parts are known, and they stand for classes of ours that keep what they are
+    given: nothing that the file names is imported, called or executed.
 
     Args:
         path (str | Path): the file.
@@ -44,7 +46,7 @@ def read_legacy(path):
         return _read(Path(path).read_bytes())
     # Bytes that are no pickle make the unpickler raise nearly anything.
     except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, struct.error,
-            OverflowError, ArithmeticError, ImportError, RecursionError, MemoryError) as error:  # fmt: skip
+            ArithmeticError, RuntimeError, ImportError, MemoryError) as error:  # fmt: skip
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f'{path}: not read: {reason}') from error
 
@@ -61,7 +63,7 @@ class Module:
     kind = ''
 
     def __setstate__(self, state):
-        if type(state) is not dict:
+        if not isinstance(state, dict):
             raise pickle.UnpicklingError('a module without attributes')
         self.attributes = state
 
@@ -69,18 +71,18 @@ class Module:
 def _read(content):
     stream = _Stream(content)
     for expected in (MAGIC, VERSION):
-        if _Inert(stream, {}).load() != expected:
+        if _Unpickler(stream, {}).load() != expected:
             raise ValueError("not a file in torch's old format")
-    system = _Inert(stream, {}).load()
-    if type(system) is not dict or system.get('little_endian') is not True:
+    system = _Unpickler(stream, {}).load()
+    if not isinstance(system, dict) or system.get('little_endian') is not True:
         raise ValueError('stored on a big-endian machine')
     storages = {}
-    found = _Inert(stream, storages).load()
-    keys = _Inert(stream, {}).load()
-    if type(keys) is not list or sorted(map(str, keys)) != sorted(storages):
+    found = _Unpickler(stream, storages).load()
+    keys = _Unpickler(stream, {}).load()
+    if type(keys) is not list or not all(type(key) is str for key in keys) or sorted(keys) != sorted(storages):
         raise ValueError('its tensors are not those that it announces')
     for key in keys:
-        storages[str(key)].fill(stream)
+        storages[key].fill(stream)
     return _with_tensors(found, {})
 
 
@@ -133,23 +135,7 @@ class _Stream:
         return self.read(count)
 
 
-class _Sealed(type):
-    """Nothing can be set on the stand-ins themselves: a pickle's BUILD also takes classes."""
-
-    def __setattr__(cls, name, value):
-        raise pickle.UnpicklingError(f'it wants to change {cls.__name__}')
-
-
-class _Mapping(dict, metaclass=_Sealed):
-    """For ``OrderedDict``; has no attributes, so that its methods stay what they are."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state):
-        """State dicts carry notes (``_metadata``), which nobody needs."""
-
-
-class _Storage(metaclass=_Sealed):
+class _Storage(metaclass=Sealed):
     """For a storage's type: its values, known when the file is read to its end."""
 
     __slots__ = ('count', 'values')
@@ -167,7 +153,7 @@ class _Storage(metaclass=_Sealed):
         self.values = torch.frombuffer(raw, dtype=self.dtype) if count else torch.zeros(0, dtype=self.dtype)
 
 
-class _Tensor(metaclass=_Sealed):
+class _Tensor(metaclass=Sealed):
     """For ``torch._utils._rebuild_tensor_v2``: a view of a storage."""
 
     __slots__ = ('layout', 'storage')
@@ -186,61 +172,57 @@ class _Tensor(metaclass=_Sealed):
         # Strides of 0 would make a few values as large a tensor as one likes.
         if max(needed, math.prod(size)) > self.storage.count:
             raise ValueError('a tensor larger than its data')
-        return self.storage.values.as_strided(size, stride, offset).clone()
+        # Not copied: many tensors may share one storage.
+        return self.storage.values.as_strided(size, stride, offset)
 
 
-class _Parameter(metaclass=_Sealed):
+class _Parameter(metaclass=Sealed):
     """For ``torch._utils._rebuild_parameter``: the tensor."""
 
     def __new__(cls, data, requires_grad=False, hooks=None):
         return data
 
 
-STORAGES = [_Sealed(name, (_Storage,), {'__slots__': (), 'dtype': dtype}) for name, dtype in DTYPES.items()]
+STORAGES = [Sealed(name, (_Storage,), {'__slots__': (), 'dtype': dtype}) for name, dtype in DTYPES.items()]
 
 
 def _stand_ins():
     names = {
-        ('collections', 'OrderedDict'): _Mapping,
+        ('collections', 'OrderedDict'): Mapping,
         ('torch._utils', '_rebuild_tensor_v2'): _Tensor,
         ('torch._utils', '_rebuild_parameter'): _Parameter,
     }
     names |= {('torch', kind.__name__): kind for kind in STORAGES}
     for module, name in MODULES:
-        names[module, name] = _Sealed(name, (Module,), {'__slots__': (), 'kind': name})
+        names[module, name] = Sealed(name, (Module,), {'__slots__': (), 'kind': name})
     return names
 
 
 STAND_INS = _stand_ins()
 
 
-class _Inert(pickle.Unpickler):
-    """An unpickler that knows the stand-ins only, and fills ``storages`` with what the pickle announces."""
+class _Unpickler(InertUnpickler):
+    """Fills ``storages`` with what the pickle announces."""
 
     def __init__(self, stream, storages):
-        super().__init__(stream)
+        super().__init__(stream, STAND_INS)
         self.stream, self.storages, self.announced = stream, storages, 0
-
-    def find_class(self, module, name):
-        if (module, name) not in STAND_INS:
-            raise pickle.UnpicklingError(f'it wants to use {module}.{name}, which is no part of a discriminator')
-        return STAND_INS[module, name]
 
     def persistent_load(self, pid):
         kind, *rest = pid
         if kind == 'module':  # (class, file, source code): the code is only text
             return rest[0]
         storage_type, key, _, count, view = rest
-        if kind != 'storage' or storage_type not in STORAGES or view is not None or type(count) is not int:
+        known = kind == 'storage' and storage_type in STORAGES and view is None
+        if not known or type(key) is not str or type(count) is not int:
             raise pickle.UnpicklingError(f'a part of unknown kind {str(kind)[:40]!r}')
-        if str(key) not in self.storages:
+        if key not in self.storages:
             self.announced += max(0, count) * storage_type.dtype.itemsize
             if count < 0 or self.announced > len(self.stream.content):
                 raise EOFError(f'it announces {count} values, more than it holds (truncated?)')
-            storage = storage_type()
-            storage.count = count
-            self.storages[str(key)] = storage
-        return self.storages[str(key)]
+            self.storages[key] = storage_type()
+            self.storages[key].count = count
+        return self.storages[key]
 
 
 _HEAD = pickle.dumps(MAGIC, protocol=2)

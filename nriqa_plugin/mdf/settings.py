@@ -4,7 +4,7 @@ import dataclasses
 
 from nriqa_plugin.checks import check_choice, check_number, tensors_hash
 from nriqa_plugin.mdf import adversarial
-from nriqa_plugin.mdf.discriminator import RECEPTIVE_FIELD
+from nriqa_plugin.mdf.discriminator import RECEPTIVE_FIELD, WIDEST
 from nriqa_plugin.mdf.pyramid import fit_scales
 from nriqa_plugin.mdf.task import Task, described
 
@@ -115,4 +115,4 @@ def _widths(widths, scales):
         widths = list(widths) * scales
     if len(widths) < scales:
         raise ValueError(f'widths must be one number or one for each of the {scales} scales, got {list(widths)}')
-    return [check_number('widths', width, low=1, integer=True) for width in widths[:scales]]
+    return [check_number('widths', width, low=1, high=WIDEST, integer=True) for width in widths[:scales]]

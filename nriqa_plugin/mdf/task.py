@@ -1,5 +1,7 @@
 """What the generator of each scale is given: the task whose loss is trained."""
 
+import functools
+
 import torch
 
 from nriqa_plugin.checks import unknown_name
@@ -43,9 +45,6 @@ class Task:
         else:
             self.name = task if isinstance(task, str) else 'custom'
             self.distortion = create_distortion(task)
-        if not callable(self.distortion):
-            raise TypeError(f'task {task!r} must name a function (images, generator) -> images, '
-                            f'got {type(self.distortion).__name__}')  # fmt: skip
 
     def distort(self, images, rng):
         """Apply the distortion, which speaks [0, 1], to images in [-1, 1]."""
@@ -77,4 +76,7 @@ def described(option):
     """A callable, or a plain value, in words that are the same in every process."""
     if hasattr(option, '__qualname__'):
         return f'{option.__module__}:{option.__qualname__}'
+    if isinstance(option, functools.partial):
+        given = [*map(repr, option.args), *(f'{key}={value!r}' for key, value in option.keywords.items())]
+        return f'{described(option.func)}({", ".join(given)})'
     return f'{type(option).__name__}()' if type(option).__repr__ is object.__repr__ else str(option)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from nriqa_plugin import __version__
-from nriqa_plugin.checks import check_number
+from nriqa_plugin.checks import check_device, check_number
 from nriqa_plugin.mdf.checkpoint import load_partial, remove_partial, save_partial
 from nriqa_plugin.mdf.generator import generate
 from nriqa_plugin.mdf.mdf_file import save_mdf
@@ -48,6 +48,7 @@ def train_mdf(
     restart=False,
     progress=lambda training: None,
     stop=lambda: False,
+    finish=lambda trained: None,
     **options,
 ):
     """Train the discriminators of a task and write them.
@@ -60,11 +61,13 @@ def train_mdf(
         out (str | Path): the file of discriminators; the checkpoint lies beside it as ``OUT.partial`` meanwhile.
         images (dict[str, Tensor]): training images by name, RGB in [0, 1], ``(3, H, W)``.
         task (str | dict | callable): see :class:`nriqa_plugin.mdf.task.Task`.
-        device (str | torch.device): where to train.
+        device (str | torch.device): where to train; ``auto`` is a GPU if there is one.
         checkpoint_every (int): iterations between checkpoints; one is written after each scale too.
         restart (bool): train anew even if there is a checkpoint, or a finished file.
         progress (callable): called with the :class:`ScaleTraining` after each iteration and at the start of a scale.
         stop (callable): asked after each iteration; true writes a checkpoint and raises :class:`Stopped`.
+        finish (callable): called with the result once its file is written, before the checkpoint is deleted: what is
+            interrupted in there is called again by the same call.
         **options: scales, rho, iterations, alpha, widths, adversarial, generator, crop, seed; see
             :class:`nriqa_plugin.mdf.settings.Settings`.
 
@@ -79,7 +82,7 @@ def train_mdf(
     """
     settings = Settings(images, task, **options)
     check_number('checkpoint_every', checkpoint_every, low=1, integer=True)
-    header, device = settings.header(), torch.device(device)
+    header, device = settings.header(), check_device(device)
     if restart:
         remove_partial(out)
     state = load_partial(out, header)
@@ -109,8 +112,10 @@ def train_mdf(
     header['versions'] = {'nriqa_plugin': __version__, 'torch': str(torch.__version__)}
     discriminators = [discriminator.cpu() for _, discriminator, _ in run.finished]
     save_mdf(out, discriminators, header)
+    trained = Trained(discriminators, header, [curve for *_, curve in run.finished], samples)
+    finish(trained)
     remove_partial(out)
-    return Trained(discriminators, header, [curve for *_, curve in run.finished], samples)
+    return trained
 
 
 class _Training:

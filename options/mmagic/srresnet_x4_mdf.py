@@ -1,5 +1,6 @@
-# Train SRResNet x4 (MSRResNet, without batch norm) from scratch with the MDF loss alone, as published (Mustafa et al., WACV 2022): 96 px patches,
-# flips and rotations, learning rate 1e-3, 500 epochs of DIV2K. Not published, so chosen: Adam, a batch of 16.
+# Train SRResNet x4 (MSRResNet, without batch norm) from scratch with the MDF loss alone, as published (Mustafa et al.,
+# WACV 2022): 96 px patches, flips and rotations, learning rate 1e-3, 500 epochs of DIV2K. Not published, so chosen:
+# Adam, a batch of 16.
 #   MMAGIC=$(python -W ignore -c "import mmagic; print(mmagic.__path__[0])")/.mim
 #   python $MMAGIC/tools/train.py options/mmagic/srresnet_x4_mdf.py
 # The paper's other seven losses: LOSS=l1 (l2, ssim, ms_ssim, ms_ssim_l1, vgg_l2, lpips_l2) before the command, or
