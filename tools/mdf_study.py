@@ -126,7 +126,7 @@ def measure(data, out):
         psnr = -10 * torch.log10((spoiled - clean).square().mean((1, 2, 3)))
         for name, (discriminators, header) in sets.items():
             bounds = header.get('range', (0, 1))
-            value, real = distances(discriminators[:8], bounds, spoiled, clean.expand_as(spoiled))
+            value, real = distances(discriminators[:8], bounds, spoiled, clean)
             for index, (kind, level, _) in enumerate(kinds):
                 row = {'set': name, 'image': path.stem, 'distortion': kind, 'level': level}
                 row |= {'psnr': float(psnr[index]), 'realer': float((real[-1] > real[index]).float().mean())}
