@@ -3,12 +3,17 @@
 A result folder holds ``NAME.yml``, BasicSR's ``experiments/NAME/`` and the validation images in ``results/NAME/``.
 """
 
+import contextlib
 import csv
 import re
 import subprocess
 import sys
 
 from nriqa_plugin.evaluation.images import list_images
+
+BASICSR_STEP = re.compile(r'iter: *([\d,]+), lr')
+# Linux kills the script when the process that started it dies, so that nothing goes on writing behind its back.
+DIES_WITH_PARENT = 'import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.executable, sys.argv[1:])'
 
 
 class StopTraining(Exception):
@@ -30,21 +35,47 @@ def train(out, name, options, on_step):
         'plugin: !!python/name:nriqa_plugin.basicsr.VERSION  # makes the stock script load the plugin\n'
         + yaml.safe_dump(options, sort_keys=False)
     )
+
+    def watch(line):
+        if found := BASICSR_STEP.search(line):
+            on_step(int(found[1].replace(',', '')))
+
+    with contextlib.suppress(StopTraining):
+        follow(command, watch, cwd=out)
+
+
+def follow(command, on_line, cwd=None, log=None, env=None):
+    """Run a Python command and hand over each line of its output as it comes; it never outlives this process.
+
+    Args:
+        command (Sequence[str]): begins with ``sys.executable``.
+        on_line (Callable[[str], None]): whatever it raises (also Ctrl-C) kills the command and is raised again.
+        cwd, env: as in ``subprocess.Popen``.
+        log (str | Path | None): file to which the output is appended.
+
+    Raises:
+        RuntimeError: the command failed; the message holds the end of its output.
+    """
     lines = []
-    with subprocess.Popen(command, cwd=out, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    guarded = [command[0], '-c', DIES_WITH_PARENT, *command] if sys.platform == 'linux' else command
+    with (
+        open(log, 'a', encoding='utf-8') if log else contextlib.nullcontext() as file,
+        subprocess.Popen(
+            guarded, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace'
+        ) as process,
+    ):
         try:
             for line in process.stdout:
-                lines.append(line)
-                if found := re.search(r'iter: *([\d,]+), lr', line):
-                    on_step(int(found[1].replace(',', '')))
-        except StopTraining:
-            process.kill()
-            return
+                lines = [*lines[-19:], line]
+                if file:
+                    file.write(line)
+                    file.flush()
+                on_line(line)
         except BaseException:
             process.kill()  # Ctrl-C must not leave a training behind
             raise
     if process.returncode:
-        raise RuntimeError(f'{" ".join(command)} failed:\n{"".join(lines[-20:])}')
+        raise RuntimeError(f'{" ".join(map(str, command))} failed:\n{"".join(lines)}')
 
 
 def slug(name):

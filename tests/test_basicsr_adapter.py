@@ -111,6 +111,7 @@ def test_every_registered_name_builds_from_a_plain_option_dict(photographs):
         'ColourLoss': lambda: build_loss({'type': 'ColourLoss', 'factor': 4}),
         'TVLoss': lambda: build_loss({'type': 'TVLoss'}),
         'RLFN': lambda: build_network({'type': 'RLFN', 'feature_channels': 8})(torch.rand(1, 3, 16, 16)).shape == (1, 3, 64, 64),
+        'LoRANet': lambda: build_network({'type': 'LoRANet', 'base': SMALL_SR, 'rank': 2})(torch.rand(1, 3, 8, 8)).shape == (1, 3, 32, 32),
         'CheckedPairedImageDataset': lambda: len(build_dataset({'type': 'CheckedPairedImageDataset', **data})) == 2,
         'PerceptualModel': lambda: build_model(options(photographs)),
         'calculate_iqa': lambda: calculate_metric({'img': gray}, {'type': 'calculate_iqa', 'metric': 'tests.judges:Brightness'}) > 0.25,

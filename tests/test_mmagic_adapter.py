@@ -112,6 +112,7 @@ def test_every_registered_name_builds_from_a_plain_config_dict(tmp_path):
         'ColourLoss': {'factor': 4},
         'TVLoss': {},
         'RLFN': {'feature_channels': 8},
+        'LoRANet': {'base': {'type': 'RLFN', 'feature_channels': 8}, 'rank': 2},
         'IQAMetric': {'judges': JUDGES},
         'RelativeGain': {'judges': JUDGES},
         'PerceptualHook': {},
@@ -123,7 +124,7 @@ def test_every_registered_name_builds_from_a_plain_config_dict(tmp_path):
     for name, (registry, thing) in listed.items():
         built = registry.build(Config({'x': {'type': name, **options[name]}}).x)
         assert type(built) is thing
-        if registry is MODELS and name != 'RLFN':
+        if registry is MODELS and name not in ('RLFN', 'LoRANet'):
             value = built(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32))
             assert torch.isfinite(value[0] if name == 'LossPair' else value)
 

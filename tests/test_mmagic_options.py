@@ -8,14 +8,16 @@ from torchvision import models
 
 pytest.importorskip('mmagic', reason='the extra mmagic is not installed')
 
-from mmagic.registry import HOOKS, METRICS
+from mmagic.registry import HOOKS, METRICS, MODELS
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
 import nriqa_plugin.mmagic  # noqa: F401
 from nriqa_plugin.losses import LossSum
 from nriqa_plugin.mmagic.metrics import IQAMetric
 from nriqa_plugin.mmagic.start_checks import check_losses
+from nriqa_plugin.multigt.selection import METHODS
 from tests.conftest import ROOT
 from tests.test_mmagic_models import batch, build
 
@@ -67,6 +69,15 @@ def shrunk(option, backbone):
     return option
 
 
+def with_candidates(sample, count=3):
+    """The same sample as the pipeline for several ground truths packs it."""
+    sample.gt_img = torch.stack([sample.gt_img.roll(k, -1) for k in range(count)])
+    del sample.gt_unsharp
+    numbers = list(range(count))
+    sample.set_metainfo({'gt_numbers': numbers, 'gt_count': count, 'gt_positive': [True] * count, 'gt_name': 'a'})
+    return sample
+
+
 @pytest.mark.parametrize('file', FILES, ids=lambda f: f.stem)
 def test_configs_open_with_their_command_and_load_the_plugin(file):
     verb = 'test' if file.stem.endswith('test') else 'train'
@@ -85,7 +96,10 @@ def test_training_configs_build_and_take_a_step_with_every_term(file, squeezenet
     model, optim_wrapper = build(options, options.pop('pixel_loss'))
     check_losses(model)
     side, frames = (64, 2) if 'BasicVSR' in model.generator.__class__.__name__ else (48, None)
-    log = model.train_step(batch(side, frames), optim_wrapper)
+    data = batch(side, frames)
+    if type(model.data_preprocessor).__name__ == 'MultiGTPreprocessor':
+        data['data_samples'] = [with_candidates(sample) for sample in data['data_samples']]
+    log = model.train_step(data, optim_wrapper)
     assert all(math.isfinite(float(value)) for value in log.values())
     sums = [part for part in model.children() if isinstance(part, LossSum)]
     assert model.pixel_loss in sums
@@ -102,6 +116,17 @@ def test_training_configs_build_and_take_a_step_with_every_term(file, squeezenet
     checkpoint = config['default_hooks']['checkpoint']
     assert (checkpoint['rule'] == 'greater') == ours.directions()[checkpoint['save_best']]
     assert config['val_cfg']['type'] == 'MultiValLoop'
+
+
+@pytest.mark.parametrize('file', [f for f in FILES if 'multigt' in f.stem], ids=lambda f: f.stem)
+@pytest.mark.parametrize('method', METHODS)
+def test_the_stock_command_line_turns_a_multigt_config_into_any_recipe(file, method):
+    config = Config.fromfile(file)
+    config.merge_from_dict({'model.data_preprocessor.selection.method': method})
+    option = shrunk(config.model.data_preprocessor.to_dict(), '')
+    assert MODELS.build(option).sampler.method == method
+    pipeline = Compose(config.train_dataloader.dataset.pipeline)
+    assert type(pipeline.transforms[-1]).__name__ == 'PackGroundTruths'
 
 
 @pytest.mark.parametrize('file', TESTING, ids=lambda f: f.stem)

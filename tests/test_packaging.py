@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / 'nriqa_plugin'
 
 FRAMEWORKS = {'basicsr', 'mmagic', 'mmcv', 'mmengine'}
-OPTIONAL = {'jinja2', 'lpips', 'matplotlib', 'piq', 'pyiqa'}
+OPTIONAL = {'jinja2', 'lpips', 'matplotlib', 'piq', 'pyiqa', 'spandrel'}
 
 # Which parts of the package each part may import; itself always.
 CORE = {'checks', 'iqa', 'losses', 'multigt', 'evaluation', 'mdf', 'lora', 'archs'}
@@ -25,7 +25,7 @@ ALLOWED = {
     'checks': set(),
     'iqa': {'checks'},
     'losses': {'checks', 'iqa', 'mdf'},
-    'multigt': {'checks', 'iqa'},
+    'multigt': {'checks', 'iqa', 'evaluation'},
     'evaluation': {'checks', 'iqa'},
     'mdf': {'checks'},
     'lora': {'checks'},
@@ -34,8 +34,9 @@ ALLOWED = {
     'mmagic': CORE,
     'stock_runs': CORE,
     'demo': CORE | {'stock_runs'},
+    'compare': CORE | {'stock_runs'},
     'doctor': CORE | {'basicsr'},  # the adapter inside functions only: it may be what is broken
-    'cli': CORE | {'basicsr', 'mmagic', 'demo', 'doctor'},
+    'cli': CORE | {'basicsr', 'mmagic', 'compare', 'demo', 'doctor'},
     '__main__': {'cli'},
 }
 # These also use nothing but PyTorch, so that they can be copied into any project.

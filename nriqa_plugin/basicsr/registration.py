@@ -1,38 +1,50 @@
 """The list of everything that we put into BasicSR's registries."""
 
+import importlib
 import logging
 
 import basicsr
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
 from nriqa_plugin.archs import RLFN
+from nriqa_plugin.basicsr.lora import LoRANet
 from nriqa_plugin.basicsr.losses import LossPair, LossSum
 from nriqa_plugin.basicsr.metrics import calculate_iqa, calculate_relative_gain
 from nriqa_plugin.basicsr.models import PerceptualModel
-from nriqa_plugin.losses import ColourLoss, FRIQALoss, NRIQALoss, TVLoss, VGGLoss
+from nriqa_plugin.basicsr.several_gts import calculate_several_gts
+from nriqa_plugin.losses import ColourLoss, FRIQALoss, LRConsistencyLoss, NRIQALoss, TVLoss, VGGLoss
+from nriqa_plugin.multigt import AMOSampler
 
 logger = logging.getLogger('nriqa_plugin')
 
 
+DATA_SETS = (
+    ('nriqa_plugin.basicsr.data', 'CheckedPairedImageDataset'),
+    ('nriqa_plugin.basicsr.multigt_data', 'MultiGTDataset'),
+    ('nriqa_plugin.basicsr.lr_only_data', 'LROnlyDataset'),
+)
+
+
 def _data_sets():
     """Papers carry copies of basicsr from which they have cut the data sets that they do not use."""
-    try:
-        from nriqa_plugin.basicsr.data import CheckedPairedImageDataset
-    except ModuleNotFoundError as error:
-        if not (error.name or '').startswith('basicsr.'):
-            raise
-        logger.warning('the basicsr at %s has no %s: CheckedPairedImageDataset is not registered',
-                       basicsr.__path__[0], error.name)  # fmt: skip
-        return ()
-    return (CheckedPairedImageDataset,)
+    found = []
+    for module, name in DATA_SETS:
+        try:
+            found.append(getattr(importlib.import_module(module), name))
+        except ModuleNotFoundError as error:
+            if not (error.name or '').startswith('basicsr.'):
+                raise
+            logger.warning('the basicsr at %s has no %s: %s is not registered',
+                           basicsr.__path__[0], error.name, name)  # fmt: skip
+    return found
 
 
 REGISTERED = (
-    (LOSS_REGISTRY, (LossSum, LossPair, NRIQALoss, FRIQALoss, VGGLoss, ColourLoss, TVLoss)),
-    (ARCH_REGISTRY, (RLFN,)),
+    (LOSS_REGISTRY, (LossSum, LossPair, NRIQALoss, FRIQALoss, VGGLoss, ColourLoss, TVLoss, LRConsistencyLoss)),
+    (ARCH_REGISTRY, (RLFN, LoRANet, AMOSampler)),  # build_network makes any module from its options
     (DATASET_REGISTRY, _data_sets()),
     (MODEL_REGISTRY, (PerceptualModel,)),
-    (METRIC_REGISTRY, (calculate_iqa, calculate_relative_gain)),
+    (METRIC_REGISTRY, (calculate_iqa, calculate_relative_gain, calculate_several_gts)),
 )
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from nriqa_plugin import __version__
-from nriqa_plugin.cli import calibrate, demo, doctor, gain, score
+from nriqa_plugin.cli import calibrate, compare, demo, doctor, gain, make_gts, merge_lora, score, score_gts, sweep
 from nriqa_plugin.cli.judges import parse_judge
 
 __all__ = ['app', 'main', 'parse_judge']
@@ -24,6 +24,11 @@ COMMANDS = (
     (gain.gain, gain.EXAMPLES),
     (doctor.doctor, doctor.EXAMPLES),
     (calibrate.calibrate, calibrate.EXAMPLES),
+    (make_gts.make_gts, make_gts.EXAMPLES),
+    (score_gts.score_gts, score_gts.EXAMPLES),
+    (merge_lora.merge_lora, merge_lora.EXAMPLES),
+    (compare.compare, compare.EXAMPLES),
+    (sweep.sweep, sweep.EXAMPLES),
     (demo.demo, demo.EXAMPLES),
 )
 

@@ -11,11 +11,11 @@ def judge_of(text):
     return create_scorer(name, **options)
 
 
-def parse_judge(text):
+def parse_judge(text, option='--metric'):
     """Split ``name:key=value,key=value`` into the name and its options.
 
     The name may be a dotted path ``module:factory``. Values that read as whole or decimal numbers, ``true`` or
-    ``false`` become these; ``weights`` stays text.
+    ``false`` become these; ``weights`` stays text. ``option`` names the text in errors.
 
     Returns:
         tuple[str, dict]
@@ -30,9 +30,9 @@ def parse_judge(text):
         for part in re.split(r',(?=\w+=)', match[2]):
             key, _, value = part.partition('=')
             if not value:
-                raise ValueError(f'--metric {text}: the option {key!r} has no value')
+                raise ValueError(f'{option} {text}: the option {key!r} has no value')
             if key in options:
-                raise ValueError(f'--metric {text}: the option {key!r} is given twice')
+                raise ValueError(f'{option} {text}: the option {key!r} is given twice')
             options[key] = value if key == 'weights' else _value(value)
     return name, options
 

@@ -1,19 +1,34 @@
 """The list of everything that we put into mmagic's registries."""
 
-from mmagic.registry import HOOKS, METRICS, MODELS
+from mmagic.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
 
 from nriqa_plugin.archs import RLFN
-from nriqa_plugin.losses import ColourLoss, TVLoss
+from nriqa_plugin.losses import ColourLoss, LRConsistencyLoss, TVLoss
 from nriqa_plugin.mmagic.alarm import ArtifactAlarmHook
 from nriqa_plugin.mmagic.gain import RelativeGain, RelativeGainHook
+from nriqa_plugin.mmagic.gt_free import AnchorHook
 from nriqa_plugin.mmagic.hooks import PerceptualHook
+from nriqa_plugin.mmagic.lora import LoRANet
 from nriqa_plugin.mmagic.losses import FRIQALoss, LossPair, LossSum, NRIQALoss, VGGLoss
 from nriqa_plugin.mmagic.metrics import IQAMetric
+from nriqa_plugin.mmagic.multigt import MultiGTPreprocessor
+from nriqa_plugin.mmagic.multigt_data import (
+    LoadGroundTruths,
+    MultiGTCrop,
+    MultiGTDataset,
+    OriginalToLQ,
+    PackGroundTruths,
+)
+from nriqa_plugin.mmagic.several_gts import SeveralGTsMetric
+from nriqa_plugin.multigt import AMOSampler
 
 REGISTERED = (
-    (MODELS, (LossSum, LossPair, NRIQALoss, FRIQALoss, VGGLoss, ColourLoss, TVLoss, RLFN)),
-    (METRICS, (IQAMetric, RelativeGain)),
-    (HOOKS, (PerceptualHook, RelativeGainHook, ArtifactAlarmHook)),
+    (MODELS, (LossSum, LossPair, NRIQALoss, FRIQALoss, VGGLoss, ColourLoss, TVLoss, LRConsistencyLoss, RLFN, LoRANet)),
+    (METRICS, (IQAMetric, RelativeGain, SeveralGTsMetric)),
+    (MODELS, (AMOSampler, MultiGTPreprocessor)),
+    (DATASETS, (MultiGTDataset,)),
+    (TRANSFORMS, (LoadGroundTruths, MultiGTCrop, OriginalToLQ, PackGroundTruths)),
+    (HOOKS, (PerceptualHook, RelativeGainHook, ArtifactAlarmHook, AnchorHook)),
 )
 
 

@@ -1,0 +1,140 @@
+"""Statistics of per-image scores: means and percentiles with confidence intervals, and tests between two methods.
+
+Pure functions of one-dimensional samples; randomness is an argument. They need scipy (extra ``report``).
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from nriqa_plugin.checks import check_number, import_extra
+
+CHUNK = 1_000_000  # numbers
+
+
+class Estimate(NamedTuple):
+    """A number and its confidence interval; the ends are NaN when the sample is too small for one."""
+
+    value: float
+    low: float
+    high: float
+
+
+class TestResult(NamedTuple):
+    """A test statistic and its p value."""
+
+    __test__ = False  # pytest takes the name for a test
+
+    statistic: float
+    p: float
+
+
+def mean_with_ci(values, level=0.95):
+    """Mean and its two-sided confidence interval from Student's t, ``mean +- t * s / sqrt(n)``.
+
+    Args:
+        values (Sequence[float]): the sample; a single value has no interval.
+        level (float): coverage, in (0, 1).
+
+    Returns:
+        Estimate
+
+    Raises:
+        ValueError: an empty sample, values that are not finite, or a level out of range.
+    """
+    values, level = _sample('values', values), _level(level)
+    mean = math.fsum(values) / len(values)
+    if len(values) < 2:
+        return Estimate(mean, math.nan, math.nan)
+    quantile = _scipy_stats().t.ppf((1 + level) / 2, len(values) - 1)
+    half = float(quantile * values.std(ddof=1) / math.sqrt(len(values)))
+    return Estimate(mean, mean - half, mean + half)
+
+
+def percentile_with_ci(values, percent, generator, level=0.95, resamples=2000):
+    """A percentile (linear interpolation) and its bootstrap confidence interval by the percentile method.
+
+    Args:
+        values (Sequence[float]): the sample; a single value has no interval.
+        percent (float): in [0, 100], for example 5 for the bad tail of a score of which more is better.
+        generator (numpy.random.Generator): draws the resamples; one in the same state gives the same interval.
+        level (float): coverage, in (0, 1).
+        resamples (int): how many samples of the same size are drawn with replacement.
+
+    Returns:
+        Estimate: extreme percentiles of few values are biased inwards, and so are their intervals.
+
+    Raises:
+        ValueError, TypeError: as :func:`mean_with_ci`, or ``percent`` or ``resamples`` out of range.
+    """
+    values, level = _sample('values', values), _level(level)
+    percent = check_number('percent', percent, low=0, high=100)
+    resamples = check_number('resamples', resamples, low=2, integer=True)
+    value = float(np.percentile(values, percent))
+    if len(values) < 2:
+        return Estimate(value, math.nan, math.nan)
+    drawn, at_once = [], max(1, CHUNK // len(values))  # all of them would hold resamples * n numbers
+    for start in range(0, resamples, at_once):
+        size = (min(at_once, resamples - start), len(values))
+        drawn.append(np.percentile(values[generator.integers(len(values), size=size)], percent, axis=1))
+    low, high = np.quantile(np.concatenate(drawn), [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(value, float(low), float(high))
+
+
+def one_tailed_t_test(better, worse, higher_better=True, paired=True):
+    """Student's t-test of the hypothesis that ``better`` has the better mean.
+
+    Args:
+        better, worse (Sequence[float]): the samples; paired ones belong to the same images in the same order.
+        higher_better (bool): direction of the score.
+        paired (bool): test the differences image by image; otherwise Welch's test, without assuming equal variances.
+
+    Returns:
+        TestResult: the statistic is positive when ``better`` is better; p is the one-tailed probability of one at
+        least as large under equal means. NaN for fewer than two values. Without any variance: p = 0.5 for equal
+        means, else 0 or 1.
+
+    Raises:
+        ValueError: an empty sample, values that are not finite, or paired samples of different length.
+    """
+    better, worse = _sample('better', better), _sample('worse', worse)
+    if paired and len(better) != len(worse):
+        raise ValueError(f'a paired test needs the same images, got {len(better)} and {len(worse)} values')
+    if min(len(better), len(worse)) < 2:
+        return TestResult(math.nan, math.nan)
+    sign = 1 if higher_better else -1
+    spread = np.ptp(better - worse) if paired else np.ptp(better) + np.ptp(worse)
+    if spread == 0:
+        difference = sign * (better[0] - worse[0])
+        return TestResult(math.copysign(math.inf, difference) if difference else 0.0, 0.5 - 0.5 * np.sign(difference))
+    stats = _scipy_stats()
+    samples = (sign * better, sign * worse)
+    test = stats.ttest_rel(*samples, alternative='greater') if paired else stats.ttest_ind(
+        *samples, equal_var=False, alternative='greater'
+    )  # fmt: skip
+    return TestResult(float(test.statistic), float(test.pvalue))
+
+
+def stars(p, levels=(0.05,)):
+    """One star for every level that ``p`` is below; none for NaN."""
+    return '*' * sum(p < level for level in levels)
+
+
+def _sample(name, values):
+    sample = np.asarray(list(values), dtype=np.float64)
+    if sample.ndim != 1 or not sample.size:
+        raise ValueError(f'{name} must be a non-empty sequence of numbers, got shape {sample.shape}')
+    if not np.isfinite(sample).all():
+        raise ValueError(f'{name} must be finite, got {int((~np.isfinite(sample)).sum())} values that are not')
+    return sample
+
+
+def _level(level):
+    if not 0 < check_number('level', level) < 1:
+        raise ValueError(f'level must be in (0, 1), got {level}')
+    return level
+
+
+def _scipy_stats():
+    return import_extra('scipy.stats', 'report', 'the statistics')
