@@ -1,6 +1,7 @@
 """LoRANet in BasicSR (in mmagic: test_lora_mmagic.py): its models train, average, save, load and resume it."""
 
 import copy
+import logging
 import signal
 import subprocess
 import time
@@ -133,6 +134,30 @@ def test_basicsr_loads_plain_weights_strictly_by_their_own_keys(tmp_path, key):
     other = {**PLAIN, 'num_feat': 4}
     with pytest.raises(RuntimeError, match=r'size mismatch for conv_first.weight: \(8, 3, 3, 3\) in the state dict'):
         build_model(lora_options(tmp_path, network={**LORA, 'base': other}, path=path))
+
+
+def test_what_a_plain_file_or_an_adapter_rightly_lacks_is_no_warning_and_what_else_is_missing_is(tmp_path, caplog):
+    """The host warns of every key that differs, in the run's log."""
+    file, state = plain_weights(tmp_path)
+    network = {**LORA, 'save': 'adapter', 'base_weights': str(file)}
+    torch.save({'params': build_network(network).state_dict()}, tmp_path / 'adapter.pth')
+    torch.save({'params': {**state, 'foreign': torch.zeros(1)}}, tmp_path / 'other.pth')
+    logger = logging.getLogger('basicsr')
+    logger.addHandler(caplog.handler)
+    try:
+        for name, net, strict, lines in (
+            ('plain.pth', LORA, True, 0),
+            ('adapter.pth', network | {'save': 'full'}, True, 0),
+            ('other.pth', LORA, False, 3),  # two headings and the foreign key
+        ):
+            caplog.clear()
+            path = {'pretrain_network_g': str(tmp_path / name), 'param_key_g': 'params', 'strict_load_g': strict}
+            model = build_model(lora_options(tmp_path, 'PerceptualModel', net, path=path, train={'ema_decay': 0}))
+            texts = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+            assert sum('net' in text or 'lora' in text or 'foreign' in text for text in texts) == lines, texts
+            assert equal(model.net_g.base_state(), state)
+    finally:
+        logger.removeHandler(caplog.handler)
 
 
 def test_a_moving_average_on_another_base_is_refused(tmp_path):

@@ -30,6 +30,7 @@ TRAINING = [
 TESTING = [f for f in FILES if f.stem.endswith('test')]
 DOWNLOADED = {'musiq': 'tests.judges:TinyNet', 'clipiqa': 'tests.judges:Brightness'}
 SMALL = {
+    'LoRANet': {'rank': 2, 'base_weights': None},
     'EDSRNet': {'mid_channels': 4, 'num_blocks': 1},
     'MSRResNet': {'mid_channels': 4, 'num_blocks': 1},
     'SwinIRNet': {'embed_dim': 6, 'depths': [1], 'num_heads': [2], 'img_size': 8},
@@ -118,7 +119,7 @@ def test_training_configs_build_and_take_a_step_with_every_term(file, squeezenet
     assert config['val_cfg']['type'] == 'MultiValLoop'
 
 
-@pytest.mark.parametrize('file', [f for f in FILES if 'multigt' in f.stem], ids=lambda f: f.stem)
+@pytest.mark.parametrize('file', [f for f in FILES if 'multigt' in f.stem or 'amo' in f.stem], ids=lambda f: f.stem)
 @pytest.mark.parametrize('method', METHODS)
 def test_the_stock_command_line_turns_a_multigt_config_into_any_recipe(file, method):
     config = Config.fromfile(file)

@@ -36,6 +36,7 @@ FULL_REFERENCE = ('pieapp', 'lpips')
 NO_REFERENCE = ('dbcnn', 'nima', 'paq2piq', 'hyperiqa', 'maniqa', 'clipiqa')
 FILES = sorted((ROOT / 'options' / 'basicsr').glob('*.yml'))
 SMALLER = {
+    'LoRANet': {'rank': 2},
     'EDSR': {'num_feat': 4, 'num_block': 1},
     'MSRResNet': {'num_feat': 4, 'num_block': 1},
     'RRDBNet': {'num_feat': 4, 'num_block': 1, 'num_grow_ch': 4},
@@ -129,7 +130,7 @@ def test_training_option_files_build_and_take_a_step_with_every_term(file, small
         assert {f'l_{name}' for name in names} | {f'grad_{name}' for name in names} <= model.get_current_log().keys()
 
 
-@pytest.mark.parametrize('file', [f for f in FILES if 'multigt' in f.stem], ids=lambda f: f.stem)
+@pytest.mark.parametrize('file', [f for f in FILES if 'multigt' in f.stem or 'amo' in f.stem], ids=lambda f: f.stem)
 @pytest.mark.parametrize('method', METHODS)
 def test_the_stock_command_line_turns_a_multigt_file_into_any_recipe(file, method, monkeypatch):
     arguments = ['--force_yml', f'train:gt_selection:method={method}', 'train:gt_selection:metric=cnniqa']

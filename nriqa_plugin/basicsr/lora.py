@@ -6,6 +6,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 
 from nriqa_plugin import lora
 from nriqa_plugin.checks import unknown_name
+from nriqa_plugin.lora.base_file import INFO
 
 
 class LoRANet(lora.LoRANet):
@@ -38,6 +39,19 @@ def reach_base_options(opt):
     """Let the host find the base's options under ``network_g``."""
     if opt['network_g'].get('type') == 'LoRANet' and isinstance(opt['network_g'].get('base'), dict):
         opt['network_g'] = FindsInBase(opt['network_g'])
+
+
+def rightly_absent(net, state):
+    """What a state dict may leave out of a ``LoRANet``, with the network's own values: all of the change in a plain
+    one, all of the base in an adapter; nothing where part of either is there, or for another network."""
+    if not isinstance(net, LoRANet):
+        return {}
+    own = net.state_dict()
+    change = {key for key in own if key == INFO or key.endswith(('lora_A', 'lora_B'))}
+    for part in (change, own.keys() - change):
+        if not part & state.keys():
+            return {key: own[key] for key in part}
+    return {}
 
 
 def check_same_base(net, net_ema):

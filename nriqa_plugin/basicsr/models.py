@@ -12,7 +12,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from nriqa_plugin.basicsr import cpu
 from nriqa_plugin.basicsr.blur import contiguous_blur
 from nriqa_plugin.basicsr.gt_free import AnchorMixin
-from nriqa_plugin.basicsr.lora import check_same_base, reach_base_options
+from nriqa_plugin.basicsr.lora import check_same_base, reach_base_options, rightly_absent
 from nriqa_plugin.basicsr.multigt import MultiGTMixin
 from nriqa_plugin.basicsr.resume import ResumeState
 from nriqa_plugin.basicsr.validation import ValidationMixin
@@ -145,6 +145,14 @@ class PerceptualMixin(AnchorMixin, MultiGTMixin, ValidationMixin):
         elif isinstance(state, dict) and param_key not in state:
             param_key = None
         super().load_network(net, load_path, strict, param_key)
+
+    def _print_different_keys_loading(self, crt_net, load_net, strict=True):
+        """As the host's, but silent about what a plain file or an adapter rightly lacks."""
+        absent = rightly_absent(self.get_bare_model(crt_net), load_net)
+        load_net.update(absent)
+        super()._print_different_keys_loading(crt_net, load_net, strict)
+        for key in absent:
+            del load_net[key]
 
     def save_network(self, net, net_label, current_iter, param_key='params'):
         with self._renamed_when_complete('models', expected=True):

@@ -64,6 +64,7 @@ class MultiGTMixin:
         if self.opt.get('degradation_usm', True) or not hasattr(self, 'usm_sharpener'):
             return
         sharpened = [key for key in ('l1_gt_usm', 'percep_gt_usm', 'gan_gt_usm') if self.opt.get(key) is not False]
+        sharpened += ['gt_usm'] if self.opt.get('gt_usm') else []  # RealESRNetModel's, which demands one
         if sharpened:
             raise ValueError(f'degradation_usm: false leaves no sharpened ground truth for {sharpened[0]}; set it to '
                              'false too')  # fmt: skip
