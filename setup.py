@@ -34,6 +34,7 @@ EXTRAS = {
         'transformers==4.37.2',
     ],
     'iqa': ['lpips==0.1.4', 'opencv-python-headless<4.12', 'piq>=0.8', 'pyiqa==0.1.15.post2'],
+    'gts': ['spandrel==0.4.2'],
     'report': ['jinja2', 'matplotlib', 'scikit-image', 'scipy'],
     'dev': ['choix', 'pytest', 'pytest-xdist', 'ruff==0.17.5', 'spandrel==0.4.2'],
 }

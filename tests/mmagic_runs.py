@@ -100,7 +100,7 @@ def run(script, folder, *arguments, launcher=(sys.executable,)):
 
 def logged(folder, name):
     """``{iteration: scalars}`` of the training steps that the last run of a config logged, and its validations."""
-    last = max(path for path in (folder / name).iterdir() if path.is_dir())
+    last = max(path for path in (folder / name).iterdir() if (path / 'vis_data').is_dir())
     rows = [json.loads(line) for line in (last / 'vis_data' / 'scalars.json').read_text().splitlines()]
     timings = ('time', 'data_time', 'memory')
     plain = [{key: value for key, value in row.items() if key not in timings} for row in rows]

@@ -15,7 +15,7 @@ from basicsr.models import build_model
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
 import nriqa_plugin.basicsr
-from nriqa_plugin.basicsr import cpu, metrics, registration
+from nriqa_plugin.basicsr import cpu, metrics, registration, several_gts
 from nriqa_plugin.evaluation.relative_gain import relative_gain
 from nriqa_plugin.evaluation.scores import read_scores, score_row, write_scores
 from nriqa_plugin.iqa import create_scorer
@@ -23,6 +23,7 @@ from nriqa_plugin.losses import NRIQALoss
 from nriqa_plugin.losses.training_state import random_state
 from nriqa_plugin.mdf import Discriminator, save_mdf
 from tests.judges import Darkness, TinyNet
+from tests.multigt_data import write_sets
 from tests.test_checks_and_scorer import Malicious
 from tests.test_vgg_loss import saved_backbone
 
@@ -89,7 +90,7 @@ def train_steps(model, data, steps=2):
 # -------------------------------------------------------------------------------------------- registries
 
 
-def test_every_registered_name_builds_from_a_plain_option_dict(photographs):
+def test_every_registered_name_builds_from_a_plain_option_dict(photographs, monkeypatch):
     gt, lq = str(photographs / 'gt'), str(photographs / 'lq')
     data = {
         'name': 'x',
@@ -99,7 +100,12 @@ def test_every_registered_name_builds_from_a_plain_option_dict(photographs):
         'dataroot_lq': lq,
         'io_backend': {'type': 'disk'},
     }
+    lr_only = {key: value for key, value in data.items() if key != 'dataroot_gt'}
+    candidates = str(write_sets(photographs / 'sets', names=('one', 'two')))
+    sets = {**data, 'phase': 'train', 'gt_size': 32, 'dataroot_gt': candidates, 'dataroot_lq': f'{candidates}/lq'}
     gray = np.full((16, 16, 3), 64, np.uint8)
+    gt_of_one = f'{candidates}/gt/one.png'
+    monkeypatch.setattr(several_gts, '_shown', ['one'])  # as PerceptualModel tells it
     store = photographs / 'base.csv'
     write_scores(store, [score_row('one.png', Darkness(), 0.5)])
     backbone = {'backbone': 'squeezenet1_1', 'weights': str(saved_backbone(photographs, 'squeezenet1_1')[1])}
@@ -111,13 +117,22 @@ def test_every_registered_name_builds_from_a_plain_option_dict(photographs):
         'VGGLoss': lambda: build_loss({'type': 'VGGLoss', 'layers': {'fire2': 1.0}, **backbone}),
         'ColourLoss': lambda: build_loss({'type': 'ColourLoss', 'factor': 4}),
         'TVLoss': lambda: build_loss({'type': 'TVLoss'}),
+        'LRConsistencyLoss': lambda: build_loss({'type': 'LRConsistencyLoss', 'downscaling': 'area'}),
         'RLFN': lambda: build_network({'type': 'RLFN', 'feature_channels': 8})(torch.rand(1, 3, 16, 16)).shape == (1, 3, 64, 64),
+        'LoRANet': lambda: build_network({'type': 'LoRANet', 'base': SMALL_SR, 'rank': 2})(torch.rand(1, 3, 8, 8)).shape == (1, 3, 32, 32),
+        'AMOSampler': lambda: build_network({'type': 'AMOSampler', 'method': 'amo', 'metric': JUDGE}).scorer is not None,
         'CheckedPairedImageDataset': lambda: len(build_dataset({'type': 'CheckedPairedImageDataset', **data})) == 2,
+        'MultiGTDataset': lambda: build_dataset({'type': 'MultiGTDataset', **sets})[0]['gt_candidates'].shape == (3, 3, 32, 32),
+        'LROnlyDataset': lambda: len(build_dataset({'type': 'LROnlyDataset', **lr_only})) == 2,
         'PerceptualModel': lambda: build_model(options(photographs)),
         'calculate_iqa': lambda: calculate_metric({'img': gray}, {'type': 'calculate_iqa', 'metric': 'tests.judges:Brightness'}) > 0.25,
         'calculate_relative_gain': lambda: calculate_metric(
             {'img': gray}, {'type': 'calculate_relative_gain', 'metric': 'tests.judges:Darkness', 'baseline': str(store)}
         ) == pytest.approx(100 * (0.5 - 64 / 255) / 0.5, rel=1e-5),
+        'calculate_several_gts': lambda: calculate_metric(
+            {'img': np.asarray(Image.open(gt_of_one))[..., ::-1]},
+            {'type': 'calculate_several_gts', 'metric': 'tests.judges:Distance', 'gts': candidates, 'better': 'lower'},
+        ) > 0.1,
     }  # fmt: skip
     save_mdf(photographs / 'mdf.pth', [Discriminator(4)], {'range': [0, 1]})
     built |= {

@@ -24,6 +24,7 @@ from nriqa_plugin.mdf import Discriminator, save_mdf
 from nriqa_plugin.mmagic import metrics, registration, resume
 from tests.judges import Brightness, Darkness, TinyNet
 from tests.mmagic_runs import paired, pipeline, write_images
+from tests.multigt_data import write_sets
 from tests.test_mmagic_models import PAIR, SR, TERMS, UNET, UNIT, VANILLA, batch, build, plain
 from tests.test_vgg_loss import saved_backbone
 
@@ -105,6 +106,7 @@ def scalar(runner, name):
 def test_every_registered_name_builds_from_a_plain_config_dict(tmp_path):
     backbone = {'backbone': 'squeezenet1_1', 'weights': str(saved_backbone(tmp_path, 'squeezenet1_1')[1])}
     save_mdf(tmp_path / 'mdf.pth', [Discriminator(4)], {'range': [0, 1]})
+    candidates = str(write_sets(tmp_path / 'sets'))
     options = {
         'LossSum': {'terms': TERMS},
         'LossPair': {'terms': TERMS},
@@ -114,23 +116,36 @@ def test_every_registered_name_builds_from_a_plain_config_dict(tmp_path):
         'VGGLoss': {'layers': {'fire2': 1.0}, **backbone},
         'ColourLoss': {'factor': 4},
         'TVLoss': {},
+        'LRConsistencyLoss': {'downscaling': 'area'},
         'RLFN': {'feature_channels': 8},
         'DnCNN': {'nc': 4, 'nb': 3},
         'LossMetric': {'terms': TERMS},
         'Degrade': {'degradation': 'jpeg'},
         'ExponentialToLR': {'optimizer': torch.optim.SGD([torch.zeros(1)], 0.1), 'eta_min': 1e-4, 'end': 9},
+        'LoRANet': {'base': {'type': 'RLFN', 'feature_channels': 8}, 'rank': 2},
         'IQAMetric': {'judges': JUDGES},
         'RelativeGain': {'judges': JUDGES},
         'PerceptualHook': {},
         'RelativeGainHook': {},
         'ArtifactAlarmHook': {'judge': 'musiq'},
+        'AnchorHook': {},
+        'SeveralGTsMetric': {'judges': JUDGES, 'gts': candidates},
+        'AMOSampler': {'method': 'amo', 'metric': JUDGE},
+        'MultiGTPreprocessor': {'selection': {'type': 'AMOSampler', 'method': 'random'}},
+        'MultiGTDataset': {'data_root': candidates, 'pipeline': []},
+        'LoadGroundTruths': {'channel_order': 'rgb'},
+        'MultiGTCrop': {'gt_patch_size': 32},
+        'OriginalToLQ': {},
+        'PackGroundTruths': {},
     }
     listed = {thing.__name__: (registry, thing) for registry, things in registration.REGISTERED for thing in things}
     assert options.keys() == listed.keys()
     for name, (registry, thing) in listed.items():
         built = registry.build(ConfigDict(type=name, **options[name]))
         assert type(built) is thing
-        if registry is MODELS and name not in ('RLFN', 'DnCNN'):
+        if registry is MODELS and name.endswith(('Loss', 'LossSum', 'LossPair')):
+            if name == 'LRConsistencyLoss':
+                built.set_lq(torch.rand(1, 3, 8, 8))
             value = built(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32))
             assert torch.isfinite(value[0] if name == 'LossPair' else value)
 

@@ -72,7 +72,7 @@ def build(config, pixel_loss=None, **more):
     model.train()
     if 'discriminator' not in config:
         return model, OptimWrapper(torch.optim.Adam(model.parameters(), 1e-3))
-    parts = {'generator': model.generator, 'discriminator': model.discriminator}
+    parts = {name: getattr(model, name) for name in ('generator', 'discriminator') if config[name] is not None}
     return model, OptimWrapperDict(
         **{k: OptimWrapper(torch.optim.Adam(p.parameters(), 1e-3)) for k, p in parts.items()}
     )

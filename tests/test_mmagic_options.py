@@ -10,8 +10,9 @@ from torchvision import models
 
 pytest.importorskip('mmagic', reason='the extra mmagic is not installed')
 
-from mmagic.registry import DATASETS, HOOKS, METRICS
+from mmagic.registry import DATASETS, HOOKS, METRICS, MODELS
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
 import nriqa_plugin.mmagic  # noqa: F401
@@ -21,6 +22,7 @@ from nriqa_plugin.mdf.mdf_file import save_mdf
 from nriqa_plugin.mmagic.gain import RelativeGain
 from nriqa_plugin.mmagic.metrics import IQAMetric
 from nriqa_plugin.mmagic.start_checks import check_losses
+from nriqa_plugin.multigt.selection import METHODS
 from tests.conftest import ROOT
 from tests.test_mmagic_models import batch, build
 
@@ -34,6 +36,7 @@ TESTING = [f for f in FILES if f.stem.endswith('test')]
 DOWNLOADED = {'musiq': 'tests.judges:TinyNet', 'clipiqa': 'tests.judges:Brightness'}
 SMALL = {
     'DnCNN': {'nc': 4, 'nb': 3},
+    'LoRANet': {'rank': 2, 'base_weights': None},
     'EDSRNet': {'mid_channels': 4, 'num_blocks': 1},
     'MSRResNet': {'mid_channels': 4, 'num_blocks': 1},
     'SwinIRNet': {'embed_dim': 6, 'depths': [1], 'num_heads': [2], 'img_size': 8},
@@ -77,6 +80,15 @@ def shrunk(option, backbone):
     return option
 
 
+def with_candidates(sample, count=3):
+    """The same sample as the pipeline for several ground truths packs it."""
+    sample.gt_img = torch.stack([sample.gt_img.roll(k, -1) for k in range(count)])
+    del sample.gt_unsharp
+    numbers = list(range(count))
+    sample.set_metainfo({'gt_numbers': numbers, 'gt_count': count, 'gt_positive': [True] * count, 'gt_name': 'a'})
+    return sample
+
+
 @pytest.mark.parametrize('file', FILES, ids=lambda f: f.stem)
 def test_configs_open_with_their_command_and_load_the_plugin(file):
     verb = 'test' if file.stem.endswith('test') else 'train'
@@ -94,11 +106,13 @@ def steps(config):
     model, optim_wrapper = build(options, options.pop('pixel_loss'))
     check_losses(model)
     side, frames = (64, 2) if 'BasicVSR' in model.generator.__class__.__name__ else (48, None)
-    if config['model'].get('discriminator', {}).get('type') == 'ModifiedVGG':
+    if (config['model'].get('discriminator') or {}).get('type') == 'ModifiedVGG':
         side = 32  # its discriminator takes 128 px only
     data = batch(side, frames)
     if config['model']['generator']['type'] == 'DnCNN':
         data['inputs'] = [sample.gt_img for sample in data['data_samples']]  # the size of the ground truth
+    if type(model.data_preprocessor).__name__ == 'MultiGTPreprocessor':
+        data['data_samples'] = [with_candidates(sample) for sample in data['data_samples']]
     log = model.train_step(data, optim_wrapper)
     assert all(math.isfinite(float(value)) for value in log.values())
     sums = [part for part in model.children() if isinstance(part, LossSum)]
@@ -184,6 +198,17 @@ def test_the_degraded_data_of_the_configs_can_be_loaded(setting, tmp_path):
     assert all(change > 1 for change in changes)
     if setting == 'dncnn_jpeg':
         assert changes[2] > changes[1]  # quality 7 against 10
+
+
+@pytest.mark.parametrize('file', [f for f in FILES if 'multigt' in f.stem or 'amo' in f.stem], ids=lambda f: f.stem)
+@pytest.mark.parametrize('method', METHODS)
+def test_the_stock_command_line_turns_a_multigt_config_into_any_recipe(file, method):
+    config = Config.fromfile(file)
+    config.merge_from_dict({'model.data_preprocessor.selection.method': method})
+    option = shrunk(config.model.data_preprocessor.to_dict(), '')
+    assert MODELS.build(option).sampler.method == method
+    pipeline = Compose(config.train_dataloader.dataset.pipeline)
+    assert type(pipeline.transforms[-1]).__name__ == 'PackGroundTruths'
 
 
 @pytest.mark.parametrize('file', TESTING, ids=lambda f: f.stem)

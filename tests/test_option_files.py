@@ -21,13 +21,17 @@ from basicsr.utils.options import parse_options, yaml_load
 
 from nriqa_plugin.archs import RLFN
 from nriqa_plugin.basicsr.losses import LossSum
+from nriqa_plugin.basicsr.multigt import build_sampler
 from nriqa_plugin.iqa import Scorer
 from nriqa_plugin.iqa.cnniqa import PatchNet
 from nriqa_plugin.losses import iqa_loss
 from nriqa_plugin.losses.table_weights import TABLE
 from nriqa_plugin.mdf.discriminator import Discriminator
 from nriqa_plugin.mdf.mdf_file import save_mdf
+from nriqa_plugin.multigt.selection import METHODS
 from tests.conftest import ROOT
+from tests.judges import Brightness
+from tests.multigt_data import write_hggt, write_sets
 
 # Table I of arXiv 2405.20392; mdtvsfa is not here, pyiqa lacks it
 FULL_REFERENCE = ('pieapp', 'lpips')
@@ -35,6 +39,7 @@ NO_REFERENCE = ('dbcnn', 'nima', 'paq2piq', 'hyperiqa', 'maniqa', 'clipiqa')
 FILES = sorted((ROOT / 'options' / 'basicsr').glob('*.yml'))
 SMALLER = {
     'DnCNN': {'nc': 4, 'nb': 3},
+    'LoRANet': {'rank': 2},
     'EDSR': {'num_feat': 4, 'num_block': 1},
     'MSRResNet': {'num_feat': 4, 'num_block': 1},
     'RRDBNet': {'num_feat': 4, 'num_block': 1, 'num_grow_ch': 4},
@@ -97,7 +102,7 @@ def test_option_files_open_with_their_command_and_load_the_plugin(file):
 
 @pytest.mark.parametrize('file', [f for f in FILES if not f.stem.endswith('test')], ids=lambda f: f.stem)
 def test_training_option_files_build_and_take_a_step_with_every_term(file, small, musiq_weights, tmp_path):
-    if 'musiq' in file.stem and not (small / 'musiq.pth').exists():
+    if 'musiq' in file.read_text() and not (small / 'musiq.pth').exists():
         (small / 'musiq.pth').symlink_to(musiq_weights)
     opt = shrunk(yaml_load(str(file)), small)
     paths = {key: str(tmp_path / key) for key in ('models', 'training_states', 'visualization', 'experiments_root')}
@@ -109,19 +114,38 @@ def test_training_option_files_build_and_take_a_step_with_every_term(file, small
         for term in terms.values() if isinstance(terms, dict) else terms:
             term.pop('start_iter', None)  # every term has to act in the one step
     model = build_model(opt)
-    side = opt['datasets']['train']['gt_size']
+    train = opt['datasets']['train']
+    side = train.get('gt_size') or opt['scale'] * train['lq_size']
     before = torch.nn.utils.parameters_to_vector(model.net_g.parameters()).detach().clone()
     kernels = dict.fromkeys(('kernel1', 'kernel2', 'sinc_kernel'), torch.full((1, 21, 21), 1 / 441))
     n = opt.get('queue_size', 1)  # Real-ESRGAN's degradation takes another way with two images than with one
     kernels = {key: kernel.expand(n, -1, -1) for key, kernel in kernels.items()}
-    lq_side = side // opt['scale']
-    model.feed_data({'lq': torch.rand(n, 3, lq_side, lq_side), 'gt': torch.rand(n, 3, side, side), **kernels})
+    batch = {'gt': torch.rand(n, 3, side, side), **kernels}
+    if opt['datasets']['train']['type'] == 'MultiGTDataset':
+        flags = dict.fromkeys(('gt_valid', 'gt_positive'), torch.ones(n, 3, dtype=torch.bool))
+        more = {'gt_name': ['a', 'b'], 'gt_crop': torch.zeros(n, 2), **flags}
+        batch |= {'gt_candidates': torch.rand(n, 3, 3, side, side), **more}
+    else:
+        lq_side = side // opt['scale']
+        batch['lq'] = torch.rand(n, 3, lq_side, lq_side)
+    model.feed_data(batch)
     model.optimize_parameters(1)
     assert not torch.equal(before, torch.nn.utils.parameters_to_vector(model.net_g.parameters()))
     assert all(np.isfinite(value) for value in model.get_current_log().values())
     if opt['model_type'] == 'PerceptualModel':
         names = {term.name for term in model.cri_pix.terms}
         assert {f'l_{name}' for name in names} | {f'grad_{name}' for name in names} <= model.get_current_log().keys()
+
+
+@pytest.mark.parametrize('file', [f for f in FILES if 'multigt' in f.stem or 'amo' in f.stem], ids=lambda f: f.stem)
+@pytest.mark.parametrize('method', METHODS)
+def test_the_stock_command_line_turns_a_multigt_file_into_any_recipe(file, method, monkeypatch):
+    arguments = ['--force_yml', f'train:gt_selection:method={method}', 'train:gt_selection:metric=cnniqa']
+    monkeypatch.setattr(sys, 'argv', ['train.py', '-opt', str(file), *arguments])
+    monkeypatch.setattr('nriqa_plugin.multigt.sampler.create_scorer', lambda *args, **options: Brightness())
+    opt, _ = parse_options('.')
+    sampler = build_sampler(opt['train']['gt_selection'])
+    assert (sampler.method, sampler.tau, sampler.chunk) == (method, 1.0, 8)
 
 
 @pytest.mark.parametrize('file', [f for f in FILES if f.stem.endswith('test')], ids=lambda f: f.stem)
@@ -201,3 +225,32 @@ def test_option_files_train_through_the_stock_script(network, small, musiq_weigh
     assert run.returncode == 0, log
     assert len(re.findall(r'iter: +\d+, .*l_judge: .*l_lpips: .*grad_judge: ', log)) == 4
     assert 'judge_gain' in (tmp_path / 'experiments' / 'mine' / 'validation.csv').read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('network', ['swinir', 'realesrgan'])
+def test_multigt_option_files_train_through_the_stock_script(network, small, musiq_weights, tmp_path):
+    """Four steps and a validation with MUSIQ's own architecture, on HGGT's folders."""
+    if not (small / 'musiq.pth').exists():
+        (small / 'musiq.pth').symlink_to(musiq_weights)
+    root = write_hggt(tmp_path / 'HGGT', {'x': ('PSNP', 'PSNS', 'NSPN')}, height=256, width=256)
+    val = write_sets(tmp_path / 'val', names=('x',), count=1, height=256, width=256)
+    opt = shrunk(yaml_load(str(ROOT / 'options' / 'basicsr' / f'{network}_x4_multigt.yml')), small)
+    opt['datasets']['train'] |= {
+        'dataroot_gt': str(root), 'batch_size_per_gpu': 1, 'num_worker_per_gpu': 0, 'dataset_enlarge_ratio': 4,
+    }  # fmt: skip
+    opt['datasets']['val'] |= {'dataroot_gt': str(val / 'gt'), 'dataroot_lq': str(val / 'lq')}
+    opt['train']['total_iter'] = opt['val']['val_freq'] = opt['train']['gt_selection']['panel_every'] = 4
+    opt |= {'num_gpu': 0, 'logger': {**opt['logger'], 'print_freq': 1, 'use_tb_logger': False}}
+    opt.pop('plugin')
+    (tmp_path / 'tiny.yml').write_text(f'{PLUGIN_LINE}\n' + yaml.safe_dump(opt))
+    run = subprocess.run(
+        [sys.executable, str(ROOT / 'tools' / 'train_basicsr.py'), '-opt', 'tiny.yml', '--force_yml', 'name=mine'],
+        cwd=tmp_path, capture_output=True, text=True, timeout=600,
+        env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)},
+    )  # fmt: skip
+    log = run.stdout + run.stderr
+    assert run.returncode == 0, log
+    assert len(re.findall(r'iter: +\d+, .*l_pixel: .*gt_4: .*gt_score: ', log)) == 4
+    assert 'judge_gain' in (tmp_path / 'experiments' / 'mine' / 'validation.csv').read_text()
+    assert (tmp_path / 'experiments/mine/visualization/gt_selection/candidates_0000004.png').is_file()

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / 'nriqa_plugin'
 
 FRAMEWORKS = {'basicsr', 'mmagic', 'mmcv', 'mmengine'}
-OPTIONAL = {'jinja2', 'lpips', 'matplotlib', 'piq', 'pyiqa'}
+OPTIONAL = {'jinja2', 'lpips', 'matplotlib', 'piq', 'pyiqa', 'spandrel'}
 
 # Which parts of the package each part may import; itself always.
 CORE = {'checks', 'iqa', 'losses', 'multigt', 'evaluation', 'mdf', 'lora', 'archs'}
@@ -25,7 +25,7 @@ ALLOWED = {
     'checks': set(),
     'iqa': {'checks', 'mdf'},
     'losses': {'checks', 'iqa', 'mdf'},
-    'multigt': {'checks', 'iqa'},
+    'multigt': {'checks', 'iqa', 'evaluation'},
     'evaluation': {'checks', 'iqa'},
     'mdf': {'checks'},
     'lora': {'checks'},

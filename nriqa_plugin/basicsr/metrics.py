@@ -122,14 +122,15 @@ def _read_baseline(path, modified, scorer):
 
 @torch.no_grad()
 def _score(owner, scorer, img, img2):
-    tensors = [_to_tensor(image, scorer) for image in (img, img2) if image is not None]
+    tensors = [to_tensor(image, scorer) for image in (img, img2) if image is not None]
     score = scorer(*tensors).item()
     for listener in _listeners:
         listener(owner, scorer, score, img)
     return score
 
 
-def _to_tensor(image, scorer):
+def to_tensor(image, scorer):
+    """An 8-bit BGR image ``(H, W, 3)`` as RGB in [0, 1], ``(1, 3, H, W)``, on the judge's device."""
     if image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f'{scorer.name} wants 3 channels, the validation image has the shape {image.shape}')
     return torch.from_numpy(image[..., ::-1].copy()).to(scorer.device).permute(2, 0, 1)[None] / 255

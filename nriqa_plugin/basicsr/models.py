@@ -11,6 +11,9 @@ from basicsr.utils.registry import MODEL_REGISTRY
 
 from nriqa_plugin.basicsr import cpu
 from nriqa_plugin.basicsr.blur import contiguous_blur
+from nriqa_plugin.basicsr.gt_free import AnchorMixin
+from nriqa_plugin.basicsr.lora import check_same_base, reach_base_options, rightly_absent
+from nriqa_plugin.basicsr.multigt import MultiGTMixin
 from nriqa_plugin.basicsr.resume import ResumeState
 from nriqa_plugin.basicsr.schedulers import create_scheduler, undo_warmup
 from nriqa_plugin.basicsr.validation import ValidationMixin
@@ -23,9 +26,9 @@ def PerceptualModel(opt):
     """Build ``base_model`` (default ``SRModel``) with :class:`PerceptualMixin` on top.
 
     Args:
-        opt (dict): BasicSR's options; ours are ``base_model``, ``train.clip_grad_norm``, ``val.save_best``,
-            ``val.artifact_alarm``, PyTorch's schedulers in ``train.scheduler``, metrics of type ``calculate_loss``
-            and, in relative-gain metrics, ``baseline: start``.
+        opt (dict): BasicSR's options; ours are ``base_model``, ``train.clip_grad_norm``, ``train.gt_selection``,
+            ``val.save_best``, ``val.artifact_alarm``, PyTorch's schedulers in ``train.scheduler``, metrics of type
+            ``calculate_loss`` and, in relative-gain metrics, ``baseline: start``.
 
     Raises:
         ValueError: unknown base model, or metric options that cannot work.
@@ -39,7 +42,7 @@ def PerceptualModel(opt):
     return type(f'Perceptual{base.__name__}', (PerceptualMixin, base), {})(opt)
 
 
-class PerceptualMixin(ValidationMixin):
+class PerceptualMixin(AnchorMixin, MultiGTMixin, ValidationMixin):
     """What our losses need from a training loop, laid over the host's own; no loop is copied."""
 
     def __init__(self, opt):
@@ -49,11 +52,13 @@ class PerceptualMixin(ValidationMixin):
         opt['val'].setdefault('metrics', None)
         self.check_metrics(opt)
         self.torch_schedulers = []
+        reach_base_options(opt)
         with cpu.cuda_calls_stay_on_cpu(opt['num_gpu'] == 0):
             super().__init__(opt)
 
     def init_training_settings(self):
         super().init_training_settings()
+        check_same_base(self.get_bare_model(self.net_g), getattr(self, 'net_g_ema', None))
         slots = {name[4:]: part for name, part in vars(self).items() if name.startswith('cri_')}
         check_slot('pixel', slots.get('pix'))
         check_slot('perceptual', slots.get('perceptual'))
@@ -61,12 +66,14 @@ class PerceptualMixin(ValidationMixin):
         self.loss_sums = {slot: part for slot, part in self.own_losses.items() if isinstance(part, LossSum)}
         for loss in self.loss_sums.values():
             loss.nonfinite = 'propagate'  # the whole step is dropped, alike on every rank
+        self.make_gt_sampler()
         guards = {name: self._guard(name) for name in vars(self) if name.startswith('optimizer_')}
         self.step_guards = guards
         self.resumed = False
         self.resume_state = ResumeState(self)
         self.schedulers.append(self.resume_state)  # rides the host's save and resume
         self.store_start_weights()
+        self.make_anchor()
 
     def setup_schedulers(self):
         """The schedulers of the host, or of a copy of it that has more, else PyTorch's own by name."""
@@ -134,6 +141,7 @@ class PerceptualMixin(ValidationMixin):
                     key = f'{kind}_{name}'
                     loss_dict[f'{kind}_{slot}_{name}' if key in loss_dict else key] = value
             loss.values, loss.grad_norms = {}, {}
+        self.log_gt_choice(loss_dict)
         log = super().reduce_loss_dict(loss_dict)
         skipped = sum(guard.skipped for guard in self.step_guards.values())
         return OrderedDict(log, skipped_steps=skipped) if skipped else log
@@ -155,6 +163,14 @@ class PerceptualMixin(ValidationMixin):
         elif isinstance(state, dict) and param_key not in state:
             param_key = None
         super().load_network(net, load_path, strict, param_key)
+
+    def _print_different_keys_loading(self, crt_net, load_net, strict=True):
+        """As the host's, but silent about what a plain file or an adapter rightly lacks."""
+        absent = rightly_absent(self.get_bare_model(crt_net), load_net)
+        load_net.update(absent)
+        super()._print_different_keys_loading(crt_net, load_net, strict)
+        for key in absent:
+            del load_net[key]
 
     def save_network(self, net, net_label, current_iter, param_key='params'):
         with self._renamed_when_complete('models', expected=True):
@@ -188,7 +204,14 @@ class PerceptualMixin(ValidationMixin):
             shutil.rmtree(partial, ignore_errors=True)
 
 
-OWN_OPTIONS = (('', 'base_model'), ('train', 'clip_grad_norm'), ('val', 'save_best'), ('val', 'artifact_alarm'))
+OWN_OPTIONS = (
+    ('', 'base_model'),
+    ('train', 'clip_grad_norm'),
+    ('train', 'gt_selection'),
+    ('train', 'anchor'),
+    ('val', 'save_best'),
+    ('val', 'artifact_alarm'),
+)
 
 
 def check_spelling(opt):

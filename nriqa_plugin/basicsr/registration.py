@@ -7,21 +7,32 @@ import basicsr
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
 from nriqa_plugin.archs import RLFN, DnCNN
+from nriqa_plugin.basicsr.lora import LoRANet
 from nriqa_plugin.basicsr.loss_metric import calculate_loss
 from nriqa_plugin.basicsr.losses import LossPair, LossSum
 from nriqa_plugin.basicsr.metrics import calculate_iqa, calculate_relative_gain
 from nriqa_plugin.basicsr.models import PerceptualModel
-from nriqa_plugin.losses import ColourLoss, FRIQALoss, MDFLoss, NRIQALoss, TVLoss, VGGLoss
+from nriqa_plugin.basicsr.several_gts import calculate_several_gts
+from nriqa_plugin.losses import ColourLoss, FRIQALoss, LRConsistencyLoss, MDFLoss, NRIQALoss, TVLoss, VGGLoss
+from nriqa_plugin.multigt import AMOSampler
 
 logger = logging.getLogger('nriqa_plugin')
+
+
+DATA_SETS = (
+    ('nriqa_plugin.basicsr.data', 'CheckedPairedImageDataset'),
+    ('nriqa_plugin.basicsr.degraded_data', 'DegradedImageDataset'),
+    ('nriqa_plugin.basicsr.multigt_data', 'MultiGTDataset'),
+    ('nriqa_plugin.basicsr.lr_only_data', 'LROnlyDataset'),
+)
 
 
 def _data_sets():
     """Papers carry copies of basicsr from which they have cut the data sets that they do not use."""
     found = []
-    for module, name in (('data', 'CheckedPairedImageDataset'), ('degraded_data', 'DegradedImageDataset')):
+    for module, name in DATA_SETS:
         try:
-            found.append(getattr(importlib.import_module(f'nriqa_plugin.basicsr.{module}'), name))
+            found.append(getattr(importlib.import_module(module), name))
         except ImportError as error:
             if not (error.name or '').startswith('basicsr.'):
                 raise
@@ -30,11 +41,11 @@ def _data_sets():
 
 
 REGISTERED = (
-    (LOSS_REGISTRY, (LossSum, LossPair, NRIQALoss, FRIQALoss, VGGLoss, MDFLoss, ColourLoss, TVLoss)),
-    (ARCH_REGISTRY, (RLFN, DnCNN)),
+    (LOSS_REGISTRY, (LossSum, LossPair, NRIQALoss, FRIQALoss, VGGLoss, MDFLoss, ColourLoss, TVLoss, LRConsistencyLoss)),
+    (ARCH_REGISTRY, (RLFN, DnCNN, LoRANet, AMOSampler)),  # build_network makes any module from its options
     (DATASET_REGISTRY, _data_sets()),
     (MODEL_REGISTRY, (PerceptualModel,)),
-    (METRIC_REGISTRY, (calculate_iqa, calculate_relative_gain, calculate_loss)),
+    (METRIC_REGISTRY, (calculate_iqa, calculate_relative_gain, calculate_loss, calculate_several_gts)),
 )
 
 

@@ -33,14 +33,13 @@ class StartBaselineMixin:
         Raises:
             FileNotFoundError: a resumed run lacks the file.
         """
-        if not self.wants_start() or self.opt['rank'] != 0:
+        wanted = self.wants_start() or self.anchor_option()
+        if not wanted or self.opt['rank'] != 0 or 'models' not in self.opt['path']:  # nriqa calibrate writes nothing
             return
         if self.opt['path'].get('resume_state') is None:
             self.save_network(self._validated_network(), 'net_g', START)
         elif not self._start_path().is_file():
-            raise FileNotFoundError(
-                f'{self.wants_start()}: the resumed run lacks its start weights: {self._start_path()}'
-            )
+            raise FileNotFoundError(f'{wanted}: the resumed run lacks its start weights: {self._start_path()}')
 
     @contextlib.contextmanager
     def _recorded(self, owner):

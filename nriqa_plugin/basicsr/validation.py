@@ -7,7 +7,7 @@ from pathlib import Path
 
 from basicsr.utils import get_root_logger
 
-from nriqa_plugin.basicsr import cpu, metrics
+from nriqa_plugin.basicsr import cpu, metrics, several_gts
 from nriqa_plugin.basicsr.alarm import ALARM, ArtifactAlarm
 from nriqa_plugin.basicsr.loss_metric import LOSS, check_loss_metric, training_loss
 from nriqa_plugin.basicsr.start_baseline import GAIN, SCORE, START, StartBaselineMixin, direction, judge_of
@@ -52,6 +52,7 @@ class ValidationMixin(StartBaselineMixin):
             elif option['type'] == LOSS:
                 with in_place(f'val.metrics.{name}'):
                     check_loss_metric(option, trains=opt['is_train'] and bool(opt['train'].get('pixel_opt')))
+        several_gts.check_options(named)
         for name, option in self.gain_options.items():
             judge = judge_of(option)
             if judges.count(judge.name) > 1:
@@ -90,6 +91,7 @@ class ValidationMixin(StartBaselineMixin):
             self.current_image = '/'.join((folder, *parts[-3:]))
         else:
             self.current_image = folder or os.path.basename(path)
+        several_gts.image_is(_first(data.get('gt_path', '')), path)
 
     def validation(self, dataloader, current_iter, tb_logger, save_img=False):
         """The host's validation, without a trace in the random generators."""

@@ -13,7 +13,21 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from nriqa_plugin import __version__
-from nriqa_plugin.cli import calibrate, compare, convert_mdf, demo, doctor, gain, make_seed, score, train_mdf
+from nriqa_plugin.cli import (
+    calibrate,
+    compare,
+    convert_mdf,
+    demo,
+    doctor,
+    gain,
+    make_gts,
+    make_seed,
+    merge_lora,
+    score,
+    score_gts,
+    sweep,
+    train_mdf,
+)
 from nriqa_plugin.cli.judges import parse_judge
 
 __all__ = ['app', 'main', 'parse_judge']
@@ -26,7 +40,11 @@ COMMANDS = (
     (calibrate.calibrate, calibrate.EXAMPLES),
     (train_mdf.train_mdf, train_mdf.EXAMPLES),
     (make_seed.make_seed, make_seed.EXAMPLES),
+    (make_gts.make_gts, make_gts.EXAMPLES),
+    (score_gts.score_gts, score_gts.EXAMPLES),
+    (merge_lora.merge_lora, merge_lora.EXAMPLES),
     (compare.compare, compare.EXAMPLES),
+    (sweep.sweep, sweep.EXAMPLES),
     (demo.demo, demo.EXAMPLES),
     (convert_mdf.convert_mdf, convert_mdf.EXAMPLES),
 )

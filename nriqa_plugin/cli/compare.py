@@ -54,14 +54,14 @@ def compare(
 
     for module in ('scipy', 'matplotlib', 'jinja2'):  # before hours of training
         import_extra(module, 'report', 'nriqa compare')
-    settings = {key: yaml_value(value) for key, value in _pairs('--set', setting).items()}
+    settings = {key: yaml_value(value) for key, value in pairs('--set', setting).items()}
     names = [name.strip() for name in only.split(',')] if only else None
-    read = read_family(family, base, names, _pairs('--weights', weights), settings)
+    read = read_family(family, base, names, pairs('--weights', weights), settings)
     judges_of(read)  # before hours of training
-    with _bars() as progress:
+    with bars() as progress:
         outcomes = run_family(read, out, steps, seed, search or (), retry, report_only, progress)
     rows, outcomes = write_comparison(read, outcomes, out, seed)
-    _show(rows, read.against)
+    show(rows, read.against)
     Console().print(f'Report: {out / "report.html"}', soft_wrap=True)
     for outcome in outcomes:
         if outcome.error:
@@ -72,18 +72,19 @@ def compare(
         raise typer.Exit(1)
 
 
-def _pairs(option, texts):
+def pairs(option, texts):
     """``{key: value}`` of ``KEY=VALUE`` arguments."""
-    pairs = {}
+    found = {}
     for text in texts or ():
         key, equals, value = text.partition('=')
         if not (key and equals and value):
             raise ValueError(f'{option} must be KEY=VALUE, got {text!r}')
-        pairs[key] = value
-    return pairs
+        found[key] = value
+    return found
 
 
-def _bars():
+def bars():
+    """One bar for each training."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -97,7 +98,7 @@ def _bars():
     return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
 
 
-def _show(rows, against):
+def show(rows, against):
     """One table a data set: mean and bad tail of every metric."""
     console = Console()
     against = against if any(row.method == against for row in rows) else None

@@ -17,7 +17,11 @@ nriqa score results/Set5 -m psnr -m lpips:net=squeeze,weights=lpips.pth -r Set5/
 
 nriqa score results/Set5 -m cnniqa:weights=CNNIQA-LIVE.pth -o scores.csv --suffix _myrun
 
-nriqa score results/Set5 -m my_package.judges:my_judge:key=value -o scores.csv"""
+nriqa score results/Set5 -m my_package.judges:my_judge:key=value -o scores.csv
+
+nriqa score results/Test-100 -m psnr --gts HGGT/Test-100 --layout hggt -o scores.csv
+
+nriqa score HGGT/Test-100 -m musiq --gold-standard --layout hggt -o gold_standard.csv"""
 
 
 def score(
@@ -33,6 +37,21 @@ def score(
     suffix: Annotated[
         str, typer.Option(help="Ending that the images' names have more, such as BasicSR's _RUN; not stored.")
     ] = '',
+    gts: Annotated[
+        Path | None,
+        typer.Option(
+            help='Folder with several ground truths an image (gt/, gt_01/, ...): full-reference scores are averaged '
+            'over the positive ones of each image.'
+        ),
+    ] = None,
+    layout: Annotated[str, typer.Option(help='Of --gts: folders, index or hggt.')] = 'folders',
+    index: Annotated[Path | None, typer.Option(help='With --layout index: the CSV or JSONL file.')] = None,
+    gold_standard: Annotated[
+        bool,
+        typer.Option(
+            '--gold-standard', help='FOLDER holds several ground truths an image: score the positive ones themselves.'
+        ),
+    ] = False,
     device: Annotated[str, typer.Option(help='auto, cpu, cuda, cuda:1, ...')] = 'auto',
 ):
     """Score a folder of images with one or more judges.
@@ -41,9 +60,23 @@ def score(
     which all images changed, is refused.
     """
     from nriqa_plugin.evaluation.scoring import score_folder
+    from nriqa_plugin.evaluation.several_gts import positives, score_gold_standard, score_several
+    from nriqa_plugin.multigt.layout import read_sets
 
+    if sum((reference is not None, gts is not None, gold_standard)) > 1:
+        raise ValueError('--reference, --gts and --gold-standard exclude each other')
+    root = folder if gold_standard else gts
+    if root is None and (layout != 'folders' or index is not None):
+        raise ValueError('--layout and --index need --gts or --gold-standard')
     judges = [judge_of(text) for text in metric]
-    scores = score_folder(folder, judges, out, reference, device, suffix=suffix)
+    if root is None:
+        scores = score_folder(folder, judges, out, reference, device, suffix=suffix)
+    else:
+        found = positives(read_sets(str(root), layout, index and str(index))[0])
+        if gold_standard:
+            scores = score_gold_standard(judges, out, found, device)
+        else:
+            scores = score_several(folder, judges, out, found, device, suffix=suffix)
     table = new_table('metric', 'images', 'mean', 'min', 'max')
     for name in scores.metrics:
         rows = scores.of(name)

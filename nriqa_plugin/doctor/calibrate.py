@@ -87,10 +87,10 @@ def calibrate_option_file(
         shapes = {}
         with contextlib.closing(training_batches(opt, gauges, batches, seed, device)) as stream:
             for done, tensors in enumerate(stream, 1):
-                for slot, (pred, target) in tensors.items():
+                for slot, (pred, target, *lq) in tensors.items():
                     shapes[slot] = ' x '.join(map(str, pred.shape)) + ' px'
                     with at(f'train.{slot}'):
-                        gauges[slot].add(pred, target)
+                        gauges[slot].add(pred, target, *lq)
                 progress(done)
         rows = propose([part for gauge in gauges.values() for part in gauge.terms], shares, anchor)
         advice = list(_advice(opt, rows, batches))

@@ -136,6 +136,8 @@ def _strange_baselines(name, option, judge, data_sets):
 
 def _check_cost(opt, network, losses, data_sets, found):
     data = opt['datasets']['train']
+    if 'lq_size' in data and 'gt_size' not in data:  # LROnlyDataset
+        data = {**data, 'gt_size': data['lq_size'] * opt.get('scale', 1)}
     sizes = sampling_of(data)
     if 'train' in data_sets:
         try:

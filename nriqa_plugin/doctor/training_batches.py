@@ -33,7 +33,7 @@ def training_batches(opt, slots, count, seed, device):
         device (torch.device): where the network runs.
 
     Yields:
-        dict: slot -> ``(pred, target)``, each ``(N, C, H, W)`` or ``(N, T, C, H, W)`` on the device.
+        dict: slot -> ``(pred, target, lq)``, each ``(N, C, H, W)`` or ``(N, T, C, H, W)`` on the device.
 
     Raises:
         ValueError, TypeError, OSError: naming the option; too few images for a batch, a missing pretrained file, or a
@@ -55,7 +55,7 @@ def training_batches(opt, slots, count, seed, device):
             _call_losses(model, data, parsed['train'])
             if missing := [slot for slot, call in calls.items() if call.tensors is None]:
                 raise ValueError(f'model_type {parsed["base_model"]} does not call its loss train.{missing[0]}')
-            yield {slot: call.tensors for slot, call in calls.items()}
+            yield {slot: (*call.tensors, model.lq) for slot, call in calls.items()}
 
 
 class _Called(Exception):

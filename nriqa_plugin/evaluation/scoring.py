@@ -1,6 +1,7 @@
 """Scoring a folder of images with judges, into a scores file that survives crashes."""
 
 import contextlib
+import hashlib
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from nriqa_plugin.checks import check_device, file_hash
 from nriqa_plugin.evaluation.images import few, list_images, pair_images, read_image
-from nriqa_plugin.evaluation.scores import csv_line, read_scores, read_unfinished, score_row, write_scores
+from nriqa_plugin.evaluation.scores import csv_line, mean, read_scores, read_unfinished, score_row, write_scores
 from nriqa_plugin.iqa import Scorer, create_scorer
 
 __all__ = ['read_scores', 'score_folder', 'score_row', 'write_scores']
@@ -45,15 +46,29 @@ def score_folder(images, judges, out, references=None, device='auto', progress=T
         ValueError: images that do not pair, a file ``out`` that belongs to other judges or images, an image that a
             judge cannot score (the message names both).
     """
+    judges = _named(judges, references is not None)
+    files = {
+        name: (image, [reference] if reference else [])
+        for name, (image, reference) in _files(images, references, suffix).items()
+    }
+    return score_files(files, judges.values(), out, device, progress)
+
+
+def score_files(files, judges, out, device='auto', progress=True):
+    """Score named image files, as :func:`score_folder` does with those of a folder.
+
+    Args:
+        files (dict[str, tuple[Path, Sequence[Path]]]): by stored name the image and its references; with several of
+            them the score of a full-reference judge is the mean over these.
+    """
+    judges = _named(judges, any(references for _, references in files.values()))
     device = check_device(device)
-    judges = _named([judges] if isinstance(judges, (str, Scorer)) else judges, references)
-    files = _files(images, references, suffix)
-    hashes = {path: file_hash(path) for pair in files.values() for path in pair if path}
+    hashes = {path: file_hash(path) for image, references in files.values() for path in (image, *references)}
     todo = {}
     for metric, judge in judges.items():
         judge_hash = judge.weights_hash()
-        for name, (image, reference) in files.items():
-            reference_hash = hashes[reference] if judge.needs_reference else ''
+        for name, (image, references) in files.items():
+            reference_hash = _joint_hash([hashes[r] for r in references]) if judge.needs_reference else ''
             todo[name, metric] = score_row(name, judge, float('nan'), hashes[image], reference_hash, judge_hash)
     image_hashes = {name: hashes[pair[0]] for name, pair in files.items()}
     rows, outdated = _sort_rows(Path(out), todo, image_hashes)
@@ -64,9 +79,9 @@ def score_folder(images, judges, out, references=None, device='auto', progress=T
     for judge in judges.values():
         judge.to(device)
     with open(out, 'a', encoding='utf-8', newline='') as file, _bar(progress, len(files)) as advance:
-        for name, (path, reference) in files.items():
+        for name, (path, references) in files.items():
             missing = [(judge, todo[name, metric]) for metric, judge in judges.items() if (name, metric) in todo]
-            for row in _score_image(path, reference, missing, device):
+            for row in _score_image(path, references, missing, device):
                 file.write(csv_line(row))
                 file.flush()
                 rows.append(row)
@@ -77,14 +92,15 @@ def score_folder(images, judges, out, references=None, device='auto', progress=T
 
 
 def _named(judges, references):
-    """``{metric: judge}``, refusing what cannot score single images of this folder."""
+    """``{metric: judge}``, refusing what cannot score single images, with ``references`` or without."""
+    judges = [judges] if isinstance(judges, (str, Scorer)) else judges
     named = {}
     for judge in map(create_scorer, judges):
         if judge.name in named:
             raise ValueError(f'two judges are called {judge.name!r}; score them into two files')
         if judge.temporal:
             raise ValueError(f'{judge.name} is a video judge and cannot score single images')
-        if judge.needs_reference and references is None:
+        if judge.needs_reference and not references:
             raise ValueError(f'{judge.name} is a full-reference judge and needs a folder of references')
         named[judge.name] = judge
     if not named:
@@ -152,21 +168,27 @@ def _tell_changes(out, outdated, image_hashes):
 
 # no_grad, not inference_mode: a constant that a judge caches here must still be usable in a training loss.
 @torch.no_grad()
-def _score_image(path, reference, missing, device):
+def _score_image(path, references, missing, device):
     """Yield the finished rows of one image; ``missing`` holds (judge, row without score)."""
     if not missing:
         return
     image = read_image(path)[None].to(device)
     needs_reference = any(judge.needs_reference for judge, _ in missing)
-    target = read_image(reference)[None].to(device) if needs_reference else None
+    targets = [read_image(reference)[None].to(device) for reference in references] if needs_reference else []
     for judge, row in missing:
         try:
-            score = judge(image, target if judge.needs_reference else None).item()
+            given = targets if judge.needs_reference else [None]
+            score = mean(judge(image, target).item() for target in given)
         except (ValueError, TypeError) as error:
             raise ValueError(f'{judge.name} cannot score {path}: {error}') from error
         except RuntimeError as error:
             raise RuntimeError(f'{judge.name} failed on {path}: {error}') from error
         yield replace(row, score=score)
+
+
+def _joint_hash(hashes):
+    """The hash of one reference, or one for all of several."""
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256(''.join(hashes).encode()).hexdigest()[:12]
 
 
 @contextlib.contextmanager

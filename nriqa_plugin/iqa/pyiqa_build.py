@@ -50,7 +50,7 @@ def build(name, kind, defaults, options, weights=None):
             except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, http.client.HTTPException) as error:
                 raise _not_fetched(name, kind, printed.getvalue(), error) from error
     if state is not None:
-        fill_weights('weights', weights, network, state)
+        fill_weights('weights', weights, network, _with_second_names(network, state))
     return network.to('cpu')  # some load CLIP onto a GPU where there is one
 
 
@@ -83,6 +83,15 @@ def _state_dict(state):
     if isinstance(state, dict):
         state = {str(key).removeprefix('module.'): value for key, value in state.items()}
     return state
+
+
+def _with_second_names(network, state):
+    """A file that holds a tensor once which the network knows by two names (ST-LPIPS's linear layers), completed."""
+    if not isinstance(state, dict):
+        return state
+    own = network.state_dict(keep_vars=True)
+    stored = {id(own[key]): state[key] for key in own.keys() & state.keys()}
+    return {**{key: stored[id(tensor)] for key, tensor in own.items() if id(tensor) in stored}, **state}
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 # the TOPIQ metrics for faces use).
 FROM_FILE = (
     'CFANet', 'CKDN', 'CNNIQA', 'DBCNN', 'HyperNet', 'MANIQA', 'MS_SWD_learned', 'MUSIQ', 'NIMA', 'PAQ2PIQ', 'PieAPP',
-    'TReS', 'UNIQUE', 'URanker', 'WaDIQaM',
+    'STLPIPS', 'TReS', 'UNIQUE', 'URanker', 'WaDIQaM',
 )  # fmt: skip
 
 # Why the gradient with respect to the image is missing, zero or wrong.

@@ -95,12 +95,13 @@ class Gauge:
         self.loss = loss
         self.terms = [Measured(term) for term in loss.terms]
 
-    def add(self, pred, target):
+    def add(self, pred, target, lq=None):
         """Measure one batch.
 
         Args:
             pred (Tensor): the network's output, ``(N, C, H, W)`` or ``(N, T, C, H, W)``, in the sum's ``space``.
             target (Tensor): ground truth of the same shape.
+            lq (Tensor | None): the network's input, for terms that compare with it.
 
         Raises:
             ValueError, TypeError: a term cannot take these tensors; naming it.
@@ -108,6 +109,8 @@ class Gauge:
         leaf = pred.detach().clone().requires_grad_()
         with _at_full_strength(self.loss), torch.enable_grad():
             self.loss.set_iteration(self.terms[0].batches + 1)
+            if lq is not None:
+                self.loss.set_lq(lq)
             total = self.loss(leaf, target)
             total = total[0] if isinstance(total, tuple) else total  # LossPair
             (total + 0 * leaf.sum()).backward()

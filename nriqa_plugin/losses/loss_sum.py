@@ -20,6 +20,7 @@ from nriqa_plugin.checks import (
 )
 from nriqa_plugin.losses.colour_loss import ColourLoss
 from nriqa_plugin.losses.iqa_loss import WARN_EVERY, FRIQALoss, NRIQALoss
+from nriqa_plugin.losses.lr_consistency import LRConsistencyLoss
 from nriqa_plugin.losses.mdf_loss import MDFLoss
 from nriqa_plugin.losses.pixel_loss import CharbonnierLoss
 from nriqa_plugin.losses.smoothness import TVLoss
@@ -35,6 +36,7 @@ OWN_LOSSES = {
     'MDFLoss': MDFLoss,
     'ColourLoss': ColourLoss,
     'TVLoss': TVLoss,
+    'LRConsistencyLoss': LRConsistencyLoss,
 }
 PLAIN_LOSSES = {'L1Loss': nn.L1Loss, 'MSELoss': nn.MSELoss, 'CharbonnierLoss': CharbonnierLoss}
 SCHEDULE = ('start_iter', 'stop_iter', 'warmup_iter', 'every')
@@ -142,6 +144,12 @@ class LossSum(nn.Module):
     def set_iteration(self, iteration):
         """Tell the iteration (starting at 1); without it the sum counts its own training calls."""
         self.iteration, self.counts_itself = iteration, False
+
+    def set_lq(self, lq):
+        """Tell the network's input of the next call, for the terms that compare with it; in ``space``."""
+        for term in self.terms:
+            if hasattr(term.loss, 'set_lq'):
+                term.loss.set_lq(self.space.to_unit_rgb(lq))
 
     def forward(self, pred, target=None):
         """The weighted sum.

@@ -7,6 +7,7 @@ from mmengine.optim import OptimWrapperDict
 from nriqa_plugin.losses import LossSum
 from nriqa_plugin.losses.step_guard import StepGuard
 from nriqa_plugin.losses.training_state import unchanged_random
+from nriqa_plugin.mmagic.multigt import MultiGTPreprocessor
 from nriqa_plugin.mmagic.resume import ResumeState
 from nriqa_plugin.mmagic.start_checks import bare_model, check_channel_order, check_losses, check_metrics, own_losses
 
@@ -36,16 +37,34 @@ class PerceptualHook(Hook):
         check_losses(model)
         check_metrics(runner)
         self.losses = own_losses(model)
+        if isinstance(model.data_preprocessor, MultiGTPreprocessor):
+            model.data_preprocessor.set_work_dir(runner.work_dir)
         self.sums = {slot: loss for slot, loss in self.losses.items() if isinstance(loss, LossSum)}
         for loss in self.sums.values():
             loss.nonfinite = 'propagate'  # the whole step is dropped
         for name, wrapper in _wrappers(runner.optim_wrapper).items():
             self.guards[name] = StepGuard(blame=self._blame)
             self.guards[name].attach(wrapper.optimizer)
+        self._tell_inputs(model)
         self.resume_state.restore_counters(self.losses, self.guards)
         if runner.iter and hasattr(model, 'step_counter') and 'step_counter' not in model.state_dict():
             model.step_counter.fill_(runner.iter)  # GAN models and EDVR do not save theirs, BasicVSR does
         self.first_batch = True
+
+    def _tell_inputs(self, model):
+        """Let terms that compare with the network's input (``LRConsistencyLoss``) see it."""
+        wanting = [loss for loss in self.sums.values() if any(hasattr(term.loss, 'set_lq') for term in loss.terms)]
+        if not wanting:
+            return
+        if not isinstance(getattr(model, 'generator', None), torch.nn.Module):
+            raise ValueError(f'LRConsistencyLoss: {type(model).__name__} has no generator whose input it could see')
+
+        def tell(generator, inputs):
+            if generator.training:
+                for loss in wanting:
+                    loss.set_lq(inputs[0])
+
+        model.generator.register_forward_pre_hook(tell)
 
     def _blame(self):
         dropped = {f'{name} ({slot})': n for slot, loss in self.sums.items() for name, n in loss.dropped().items()}

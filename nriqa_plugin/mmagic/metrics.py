@@ -73,14 +73,17 @@ class IQAMetric(BaseSampleWiseMetric):
             image = image_name(data)
             with in_place(f'validation of image {image}'):
                 pred = self._to_unit_rgb(data['output'][self.pred_key])
-                gt = None
-                if any(judge.needs_reference for judge in self.judges.values()) and self.gt_key in data:
-                    gt = self._to_unit_rgb(data[self.gt_key])
+                gt = self._truth(data)
                 scores = {name: self._score(judge, pred, gt) for name, judge in self.judges.items()}
             names = (image, image_name(data, folders=1))
             if self.listener is not None:
                 self.listener(names, scores, pred)
             self.results.append({'names': names, 'scores': scores})
+
+    def _truth(self, data):
+        if any(judge.needs_reference for judge in self.judges.values()) and self.gt_key in data:
+            return self._to_unit_rgb(data[self.gt_key])
+        return None
 
     def _score(self, judge, pred, gt):
         if gt is None and judge.needs_reference:

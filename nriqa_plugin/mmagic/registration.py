@@ -1,24 +1,38 @@
 """The list of everything that we put into mmagic's registries."""
 
-from mmagic.registry import HOOKS, METRICS, MODELS, PARAM_SCHEDULERS, TRANSFORMS
+from mmagic.registry import DATASETS, HOOKS, METRICS, MODELS, PARAM_SCHEDULERS, TRANSFORMS
 
 from nriqa_plugin.archs import RLFN, DnCNN
-from nriqa_plugin.losses import ColourLoss, TVLoss
+from nriqa_plugin.losses import ColourLoss, LRConsistencyLoss, TVLoss
 from nriqa_plugin.mmagic.alarm import ArtifactAlarmHook
 from nriqa_plugin.mmagic.gain import RelativeGain, RelativeGainHook
+from nriqa_plugin.mmagic.gt_free import AnchorHook
 from nriqa_plugin.mmagic.hooks import PerceptualHook
+from nriqa_plugin.mmagic.lora import LoRANet
 from nriqa_plugin.mmagic.loss_metric import LossMetric
 from nriqa_plugin.mmagic.losses import FRIQALoss, LossPair, LossSum, MDFLoss, NRIQALoss, VGGLoss
 from nriqa_plugin.mmagic.metrics import IQAMetric
+from nriqa_plugin.mmagic.multigt import MultiGTPreprocessor
+from nriqa_plugin.mmagic.multigt_data import (
+    LoadGroundTruths,
+    MultiGTCrop,
+    MultiGTDataset,
+    OriginalToLQ,
+    PackGroundTruths,
+)
 from nriqa_plugin.mmagic.schedulers import ExponentialToLR
+from nriqa_plugin.mmagic.several_gts import SeveralGTsMetric
 from nriqa_plugin.mmagic.transforms import Degrade
+from nriqa_plugin.multigt import AMOSampler
 
+LOSSES = (LossSum, LossPair, NRIQALoss, FRIQALoss, VGGLoss, MDFLoss, ColourLoss, TVLoss, LRConsistencyLoss)
 REGISTERED = (
-    (MODELS, (LossSum, LossPair, NRIQALoss, FRIQALoss, VGGLoss, MDFLoss, ColourLoss, TVLoss, RLFN, DnCNN)),
-    (METRICS, (IQAMetric, RelativeGain, LossMetric)),
-    (TRANSFORMS, (Degrade,)),
+    (MODELS, (*LOSSES, RLFN, DnCNN, LoRANet, AMOSampler, MultiGTPreprocessor)),
+    (METRICS, (IQAMetric, RelativeGain, LossMetric, SeveralGTsMetric)),
+    (DATASETS, (MultiGTDataset,)),
+    (TRANSFORMS, (Degrade, LoadGroundTruths, MultiGTCrop, OriginalToLQ, PackGroundTruths)),
     (PARAM_SCHEDULERS, (ExponentialToLR,)),
-    (HOOKS, (PerceptualHook, RelativeGainHook, ArtifactAlarmHook)),
+    (HOOKS, (PerceptualHook, RelativeGainHook, ArtifactAlarmHook, AnchorHook)),
 )
 
 

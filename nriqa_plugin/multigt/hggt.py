@@ -1,0 +1,100 @@
+"""The folders and labels of "Human Guided Ground-truth Generation for Realistic Image Super-resolution" (CVPR 2023).
+
+The data set of Chen et al., arXiv 2303.13069, holds an original and four enhanced versions of each image, and what
+three annotators thought of each version beside the original.
+"""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+from nriqa_plugin.checks import check_file
+from nriqa_plugin.multigt.candidate_set import CandidateSet
+
+VERSIONS = ('01', '02', '03', '04')
+ANNOTATORS = ('A', 'B', 'C')
+LABELS = ('Positive', 'Similar', 'Negative')
+
+
+def read_hggt(root):
+    """All sets, with or without positives.
+
+    Args:
+        root (str): holds ``images/<part>/{original,01,02,03,04}`` with ``NAME.png`` in the first and ``NAME_01.png``
+            in the others, and ``labels/<part>/{A,B,C}/NAME.json``, as ``Train`` does with the part ``0-20193``;
+            ``Test-100`` has the same folders without a part.
+
+    Returns:
+        list[CandidateSet]: five candidates each; a version is positive when two annotators of three said so.
+
+    Raises:
+        FileNotFoundError: a folder, an image or a label file is missing.
+        ValueError: a label file that is not JSON, or lacks a label.
+    """
+    images, labels = Path(root, 'images'), Path(root, 'labels')
+    for folder in (images, labels):
+        if not folder.is_dir():
+            raise FileNotFoundError(f'layout: hggt: no such folder: {folder}')
+    parts = [''] if (images / 'original').is_dir() else _parts(images)
+    return [one for part in parts for one in _read_part(images / part, labels / part, part)]
+
+
+def effective_label(labels):
+    """What the majority says; ``Similar`` when all three differ.
+
+    >>> effective_label(['Positive', 'Negative', 'Positive'])
+    'Positive'
+    """
+    label, count = Counter(labels).most_common(1)[0]
+    return label if 2 * count > len(labels) else 'Similar'
+
+
+def _parts(images):
+    parts = sorted(entry.name for entry in os.scandir(images) if Path(entry.path, 'original').is_dir())
+    if not parts:
+        raise FileNotFoundError(f'layout: hggt: neither {images} nor a folder in it has a folder called original')
+    return parts
+
+
+def _read_part(images, labels, part):
+    there = {folder: _names(images / folder) for folder in ('original', *VERSIONS)}
+    names = sorted(name.removesuffix('.json') for name in _names(labels / ANNOTATORS[0]) if name.endswith('.json'))
+    if not names:
+        raise FileNotFoundError(f'layout: hggt: {labels / ANNOTATORS[0]} holds no label file')
+    sets = []
+    for name in names:
+        files = {'original': f'{name}.png', **{version: f'{name}_{version}.png' for version in VERSIONS}}
+        for folder, file in files.items():
+            if file not in there[folder]:
+                raise FileNotFoundError(f'layout: hggt: {labels / ANNOTATORS[0] / name}.json belongs to '
+                                        f'{images / folder / file}, which is missing')  # fmt: skip
+        votes = [_read_labels(labels / annotator / f'{name}.json') for annotator in ANNOTATORS]
+        majority = [effective_label(of_version) for of_version in zip(*votes, strict=True)]
+        paths = tuple(str(images / folder / file) for folder, file in files.items())
+        positive = (False, *(label == 'Positive' for label in majority))
+        sets.append(CandidateSet(f'{part}/{name}' if part else name, paths, positive))
+    return sets
+
+
+def _names(folder):
+    if not folder.is_dir():
+        raise FileNotFoundError(f'layout: hggt: no such folder: {folder}')
+    return {entry.name for entry in os.scandir(folder)}
+
+
+def _read_labels(path):
+    """The labels of the four versions; ``Picture_1`` is the original and has none."""
+    file = check_file('layout: hggt: label', path)
+    try:
+        pictures = json.loads(file.read_text(encoding='utf-8'))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f'layout: hggt: {file} is not a JSON file: {error}') from error
+    labels = []
+    for number in range(2, 2 + len(VERSIONS)):
+        picture = pictures.get(f'Picture_{number}') if isinstance(pictures, dict) else None
+        label = picture.get('Label') if isinstance(picture, dict) else None
+        if label not in LABELS:
+            raise ValueError(f'layout: hggt: {file}: Label of Picture_{number} must be one of {LABELS}, got {label!r}')
+        labels.append(label)
+    return labels
