@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+TORCH_STARTS = (b'PK', b'\x80')  # a zip archive, or a pickle as in torch's old format
 YAML_NUMBER = re.compile(r'[-+]?\d+(\.\d*([eE][-+]\d+)?)?')  # of YAML 1.1, as PyYAML reads it
 
 
@@ -70,10 +71,19 @@ def check_number(option, value, low=-math.inf, high=math.inf, integer=False):
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f'{option} must be {kind}, got {value!r}')
     if not math.isfinite(value) or not low <= value <= high:
-        raise ValueError(f'{option} must be finite and in [{low}, {high}], got {value!r}')
+        raise ValueError(f'{option} must be finite{_limits(low, high)}, got {value!r}')
     if integer and int(value) != value:
         raise TypeError(f'{option} must be {kind}, got {value!r}')
     return int(value) if integer else value
+
+
+def _limits(low, high):
+    """`` and ...``: what a number must be beside finite."""
+    if math.isinf(low) and math.isinf(high):
+        return ''
+    if math.isinf(low) or math.isinf(high):
+        return f' and at most {high}' if math.isinf(low) else f' and at least {low}'
+    return f' and in [{low}, {high}]'
 
 
 def check_flag(option, value):
@@ -213,15 +223,20 @@ def load_weights(option, path):
 
     Raises:
         FileNotFoundError: the file that ``option`` names is missing.
-        ValueError: it is truncated, not a checkpoint, or a pickle that wants to run code.
+        ValueError: it is truncated, another kind of file, or a pickle that wants to run code.
     """
-    file = check_file(option, path)
+    file, start = check_file(option, path), b''
     try:
+        with open(file, 'rb') as opened:
+            start = opened.read(2)
         return torch.load(file, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(f'{option}: {path} was refused: it is not a plain file of tensors and might run code '
-                         f'({str(error).splitlines()[0]})') from error  # fmt: skip
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except Exception as error:  # letters are opcodes of pickle: the unpickler raises all kinds of errors
+        if start and not start.startswith(TORCH_STARTS):
+            raise ValueError(f'{option}: {path} is not a checkpoint: torch has not written this file '
+                             '(text, an image?)') from error  # fmt: skip
+        if isinstance(error, pickle.UnpicklingError):
+            raise ValueError(f'{option}: {path} was refused: it is not a plain file of tensors and might run code '
+                             f'({str(error).splitlines()[0]})') from error  # fmt: skip
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f'{option}: {path} is not a readable checkpoint (truncated or damaged?): {reason}') from error
 

@@ -1,9 +1,11 @@
 """The contract of judges and the messages for bad input, without any optional package."""
 
+import math
 import pickle
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from nriqa_plugin.checks import atomic_path, check_number, fill_weights, load_weights
@@ -139,6 +141,51 @@ def test_a_pickle_with_code_in_it_is_refused_and_does_not_run(tmp_path):
     for name in ('evil.pth', 'plain.pth'):
         with pytest.raises(ValueError, match=rf'weights: .*{name} was refused'):
             load_weights('weights', tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'scale,iteration,real,fake\n1,0,0.5,0.3\n',
+        b'not a checkpoint at all',
+        b'# Title\n',
+        b'0.5\n',
+        b'name: x\n',
+        'image',
+    ],
+    ids=['csv', 'text', 'markdown', 'number', 'yaml', 'png'],
+)
+def test_another_kind_of_file_is_no_checkpoint(tmp_path, content):
+    """Letters are opcodes of pickle: the csv pops from an empty stack (IndexError)."""
+    path = tmp_path / 'w.csv'
+    if content == 'image':
+        Image.new('RGB', (8, 8), (30, 40, 50)).save(path, 'PNG')
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r'weights: .*w\.csv is not a checkpoint: torch has not written this file'):
+        load_weights('weights', path)
+
+
+@pytest.mark.parametrize('content', [b'', b'PK', b'\x80', b'\x80\x02d', b'\x80\x02a.'])
+def test_an_empty_or_damaged_checkpoint_is_named(tmp_path, content):
+    (tmp_path / 'w.pth').write_bytes(content)
+    with pytest.raises(ValueError, match=r'weights: .*w\.pth (is not a readable checkpoint|was refused)'):
+        load_weights('weights', tmp_path / 'w.pth')
+
+
+@pytest.mark.parametrize(
+    ('value', 'limits', 'message'),
+    [
+        (5, {'low': 11}, 'crop must be finite and at least 11, got 5'),
+        (5, {'high': 3}, 'crop must be finite and at most 3, got 5'),
+        (5, {'low': 1, 'high': 3}, 'crop must be finite and in [1, 3], got 5'),
+        (math.inf, {}, 'crop must be finite, got inf'),
+    ],
+)
+def test_a_number_out_of_range_is_refused_with_the_limits_there_are(value, limits, message):
+    with pytest.raises(ValueError) as error:
+        check_number('crop', value, **limits)
+    assert str(error.value) == message
 
 
 def test_atomic_path_leaves_the_old_file_when_writing_fails(tmp_path):

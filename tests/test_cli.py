@@ -8,10 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 from PIL import Image
+from rich.text import Text
+from typer.testing import CliRunner
 
 from nriqa_plugin import __version__
-from nriqa_plugin.cli import parse_judge
+from nriqa_plugin.cli import app, parse_judge
 from nriqa_plugin.evaluation.scores import Score, read_scores, write_scores
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -124,6 +127,22 @@ def test_help_shows_examples(command):
     assert result.returncode == 0
     assert 'Examples:' in result.stdout
     assert f'nriqa {command} ' in result.stdout
+
+
+def test_no_help_text_holds_an_emoji():
+    """Rich turns ``a:b:c`` and ``datasets:train:name`` into pictures."""
+    group, texts = typer.main.get_command(app), []
+    for command in (group, *group.commands.values()):
+        texts += [command.help, command.epilog, *(parameter.help for parameter in command.params)]
+    assert len(texts) > 50
+    for text in filter(None, texts):
+        assert Text.from_markup(text).plain == Text.from_markup(text, emoji=False).plain
+
+
+def test_an_error_shows_keys_with_colons_as_they_are(tmp_path):
+    result = CliRunner().invoke(app, ['compare', str(tmp_path / 'datasets:train:name.yml'), '-o', 'out'])
+    assert result.exit_code == 2
+    assert 'datasets:train:name.yml' in result.output
 
 
 def test_help_does_not_wait_for_torch():

@@ -54,7 +54,7 @@ EIGHT = ('l1', 'l2', 'ssim', 'ms_ssim', 'ms_ssim_l1', 'vgg_l2', 'lpips_l2', 'mdf
         ({'losses': {'a b': L1}}, "losses: 'a b' must be a plain name"),
         ({'losses': {'l1': {}}, 'against': None, 'search': None}, 'losses.l1 has no terms'),
         ({'losses': {'l1': {'l1': {'type': 'L1Loss'}}}}, "losses.l1.l1 has no 'weight'"),
-        ({'losses': {'l1': {'l1': {'type': 'L1Loss', 'weight': -1.0}}}}, 'losses.l1.l1.weight must be finite and in'),
+        ({'losses': {'l1': {'l1': {'type': 'L1Loss', 'weight': -1.0}}}}, 'losses.l1.l1.weight must be finite and at least 0'),
         ({'losses': {'l1': [L1]}}, 'losses.l1 must be a mapping'),
         ({'terms': {'vgg': {}}}, "name in terms: 'vgg'"),
         ({'against': 'l2'}, "name in against: 'l2'"),
@@ -85,6 +85,25 @@ def test_a_file_that_wants_to_run_code_is_refused(tmp_path):
     file.write_text(file.read_text() + 'plane: !!python/object/apply:os.system ["true"]\n')
     with pytest.raises(ValueError, match='not readable as YAML'):
         read_family(file)
+
+
+def test_weights_reach_the_terms_and_the_judges_of_that_name(tmp_path):
+    for name in ('a', 'b', 'c'):
+        (tmp_path / name).write_text('')
+    a, b, c = (str(tmp_path / name) for name in ('a', 'b', 'c'))
+    losses = {'l1': L1, 'lpips': {'lpips': {'type': 'FRIQALoss', 'metric': 'lpips', 'weight': 1.0}}}
+    judges = ['lpips', 'niqe', {'metric': 'lpips', 'weights': b, 'crop_border': 4}, 'psnr']
+    search = {'lpips': {'term': 'lpips', 'select_by': 'lpips'}}
+    file = write_family(tmp_path, losses=losses, judges=judges, against='l1', search=search)
+    family = read_family(file, weights={'lpips': a, 'niqe': c})
+    assert family.losses['lpips']['lpips']['weights'] == a
+    assert family.losses['l1'] == L1
+    assert [judge.get('weights') for judge in family.judges] == [a, c, b, None]
+    assert family.search['lpips'].select_by == {'metric': 'lpips', 'weights': a}
+    with pytest.raises(ValueError, match="--weights: 'lpip'. Did you mean 'lpips'.* Allowed: l1, lpips, niqe, psnr"):
+        read_family(file, weights={'lpip': a})
+    with pytest.raises(FileNotFoundError, match=r'judges\[1\].weights: no such file'):
+        read_family(file, weights={'niqe': str(tmp_path / 'none')})
 
 
 def test_a_shared_file_of_losses_is_merged_and_options_of_terms_reach_every_loss(tmp_path):

@@ -151,6 +151,37 @@ def test_what_a_distortion_gives_back_is_checked():
         check_distorted(abs, images, images / 0)
     with pytest.raises(TypeError, match='must return a tensor, got ndarray'):
         check_distorted(abs, images, images.numpy())
+    with pytest.raises(ValueError, match=r'the distortion tests\.test_distortions:brighter must keep the shape'):
+        check_distorted(brighter, images, images[..., 1:])
+
+
+def test_a_distortion_that_counts_in_0_to_255_is_refused():
+    images = smooth_images() * 0.1  # a dark image
+    for given in (images * 255, (images * 255).byte(), -images * 255):
+        with pytest.raises(ValueError, match=r'test_distortions:brighter .* in \[0, 1\] .* does it count in 0 to 255'):
+            check_distorted(brighter, images, given)
+    for sigma in (55, 255):  # unclipped noise goes far out, but not that far
+        given = GaussianNoise(sigma)(torch.rand(8, 3, 256, 256, generator=generator()), generator(1))
+        assert check_distorted(GaussianNoise, given, given) is given
+
+
+def one_argument(images):
+    return images
+
+
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        (one_argument, r'tests\.test_distortions:one_argument must take \(images, generator\): too many'),
+        ('tests.test_distortions:one_argument', r'test_distortions:one_argument must take \(images, generator\): too'),
+        ({'type': 'tests.test_distortions:brighter', 'bye': 1},
+         r"brighter must take \(images, generator\) and the options bye: got an unexpected keyword argument 'bye'"),
+        (JPEG, r'distortions:JPEG must take \(images, generator\)'),
+    ],
+)  # fmt: skip
+def test_a_distortion_with_other_arguments_is_refused_when_it_is_built(option, message):
+    with pytest.raises(TypeError, match=message):
+        create_distortion(option)
 
 
 @pytest.fixture

@@ -281,7 +281,7 @@ def test_blur_costs_more_than_none_and_relative_gains_follow(file, tmp_path):
     ('options', 'message'),
     [
         ({'scales': 5}, r'scales: 5 discriminators are wanted, the file of weights holds 4'),
-        ({'scales': 0}, r'scales must be finite and in \[1, inf\]'),
+        ({'scales': 0}, 'scales must be finite and at least 1, got 0'),
         ({'scales': [0, 4]}, r'scales must be finite and in \[0, 3\], got 4'),
         ({'scales': [1, 1]}, r'scales must name one or more discriminators once each'),
         ({'scales': []}, r'scales must name one or more'),

@@ -2,11 +2,13 @@
 
 import csv
 import functools
+import math
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,13 +23,14 @@ from nriqa_plugin.evaluation.images import write_image
 from nriqa_plugin.mdf import JPEG, Discriminator, Downscale, GaussianNoise, load_mdf
 from nriqa_plugin.mdf.adversarial import gradient_penalty
 from nriqa_plugin.mdf.checkpoint import partial_path
+from nriqa_plugin.mdf.distortions import described
 from nriqa_plugin.mdf.generator import Generator, generate, initialise, run
 from nriqa_plugin.mdf.pyramid import fit_scales, pyramid, smallest_side
 from nriqa_plugin.mdf.resize import resize
 from nriqa_plugin.mdf.scale_training import COLUMNS, ScaleTraining
 from nriqa_plugin.mdf.seeds import make_seed
 from nriqa_plugin.mdf.settings import Settings
-from nriqa_plugin.mdf.task import Task, described
+from nriqa_plugin.mdf.task import Task
 from nriqa_plugin.mdf.training import Stopped, train_mdf
 from tests.test_distortions import generator, pillow_lanczos, smooth_images
 
@@ -592,11 +595,26 @@ def test_command_refuses_bad_input(tmp_path):
         ((*a, '--image', tmp_path / 'b' / 'a.png', '--out', 'm.pth', '--task', 'sisr'), 'two images of one name'),
         (('--image', tmp_path / 'grey.png', '--out', 'm.pth', '--task', 'sisr'), 'grey.png is grey'),
         (('--image', tmp_path / 'no.png', '--out', 'm.pth', '--task', 'sisr'), 'no such image'),
+        (('--image', tmp_path / 'b', '--out', 'm.pth', '--task', 'sisr'), 'b is a folder, not an image'),
     ]:
         result = cli(*arguments)
         assert result.exit_code == 2
         assert message in ' '.join(result.stderr.split())
     assert not Path('m.pth').exists()
+
+
+def test_a_line_of_progress_says_no_losses_before_the_first_iteration(capsys):
+    show = ScaleProgress()
+    training = SimpleNamespace(
+        settings=SimpleNamespace(widths=(4, 4), crop=None, iterations=2), sizes=[(12, 12), (16, 16)], index=0,
+        iteration=0, curve=torch.tensor([[0.5, 0.25, 0.0, 0.125]]),
+    )  # fmt: skip
+    show(training)
+    assert capsys.readouterr().err == 'scale 1 of 2, iteration 0\n'
+    show.said, training.iteration = -math.inf, 1
+    show(training)
+    line = 'scale 1 of 2, iteration 1; D 0.5 on real, 0.25 on fake, error 0.125, about '
+    assert capsys.readouterr().err.startswith(line)
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

@@ -64,7 +64,9 @@ class Commands(TyperGroup):
             # A failed training shows the end of its output, everything else is one line.
             message = str(error).strip() if isinstance(error, RuntimeError) else ' '.join(str(error).split())
             message = message or type(error).__name__
-            Console(stderr=True).print(f'Error: {message}', style='red', markup=False, highlight=False, soft_wrap=True)
+            Console(stderr=True, emoji=False).print(
+                f'Error: {message}', style='red', markup=False, highlight=False, soft_wrap=True
+            )
             raise typer.Exit(2) from error
 
 

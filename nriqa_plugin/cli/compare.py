@@ -30,11 +30,20 @@ def compare(
     steps: Annotated[int | None, typer.Option('--steps', min=1, help='Iterations of each training.')] = None,
     only: Annotated[str | None, typer.Option('--only', help='These losses only: l1,mdf.')] = None,
     weights: Annotated[
-        list[str] | None, typer.Option('--weights', '-w', help="A term's weights file: TERM=FILE. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            '--weights',
+            '-w',
+            help='Weights file of the term NAME, and of the judge NAME if it has none: NAME=FILE. Repeatable.',
+        ),
     ] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option('--set', help="Override in the base file: its host's KEY=VALUE, as a:b:c or a.b.c. Repeatable."),
+        typer.Option(
+            '--set',
+            help="Override in the base file: its host's KEY=VALUE, as train:total_iter or "
+            'train_cfg.max_iters. Repeatable.',
+        ),
     ] = None,
     search: Annotated[
         list[str] | None, typer.Option('--search', help="Look for this loss's weight on its grid first. Repeatable.")
@@ -67,7 +76,7 @@ def compare(
         if outcome.error:
             what = 'broke down' if outcome.status == FAILED else f'was {outcome.status}'
             text = f'{outcome.name} {what}: {outcome.error} (log: {out / outcome.name / "log.txt"})'
-            Console(stderr=True).print(text, style='red', markup=False, soft_wrap=True)
+            Console(stderr=True).print(text, style='red', markup=False, emoji=False, soft_wrap=True)
     if any(outcome.status == FAILED for outcome in outcomes):
         raise typer.Exit(1)
 

@@ -41,6 +41,6 @@ def doctor(
         show_section(section)
     show_notes(found.advice)
     for text in found.problems:
-        errors.print(f'Problem: {text}', style='red', markup=False, highlight=False, soft_wrap=True)
+        errors.print(f'Problem: {text}', style='red', markup=False, emoji=False, highlight=False, soft_wrap=True)
     if found.problems:
         raise typer.Exit(1)

@@ -64,7 +64,7 @@ class ScaleProgress:
         gained, left = done - self.began[1], ''
         if gained > 0:
             left = f', about {(now - self.began[0]) * (total - done) / gained / 60:.0f} min left'
-        self.console.print(f'{text}; {losses}{left}', markup=False, highlight=False, soft_wrap=True)
+        self.console.print(f'{text}{losses and "; "}{losses}{left}', markup=False, highlight=False, soft_wrap=True)
 
 
 def _works(training):

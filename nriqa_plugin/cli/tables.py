@@ -41,7 +41,9 @@ def show_titled(title, table):
 def show_notes(notes):
     """Remarks, one line each, to stderr."""
     for text in notes:
-        Console(stderr=True).print(f'Note: {text}', style='yellow', markup=False, highlight=False, soft_wrap=True)
+        Console(stderr=True, emoji=False).print(
+            f'Note: {text}', style='yellow', markup=False, highlight=False, soft_wrap=True
+        )
 
 
 def with_arrow(metric, higher_better):

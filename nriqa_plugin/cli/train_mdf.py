@@ -15,7 +15,7 @@ EXAMPLES = """Examples:
 
 nriqa train-mdf --image kodim07.png --task sisr --out mdf_sisr.pth
 
-nriqa train-mdf --image kodim07.png --task jpeg --out mdf_jpeg.pth --scales 6 --iterations 300 --crop 96
+nriqa train-mdf --image kodim07.png --task jpeg --out mdf_jpeg.pth --scales 6 --iterations 300 --crop 48
 
 nriqa train-mdf --image a.png --image b.png --task my_package.spoil:salt_and_pepper --out mdf_salt.pth
 

@@ -78,7 +78,8 @@ def read_family(path, base=None, only=None, weights=None, settings=None):
         path (str | Path): the family file.
         base (str | Path | None): another base than the file's, also of the other host.
         only (Sequence[str] | None): the losses to keep.
-        weights (dict[str, str] | None): file of weights by term, over those of the file.
+        weights (dict[str, str] | None): file of weights by term, over those of the file; judges with that metric that
+            have none get it too.
         settings (dict | None): overrides of the base file, over those of the file.
 
     Returns:
@@ -97,18 +98,25 @@ def read_family(path, base=None, only=None, weights=None, settings=None):
             raise ValueError(f'base: {base} must end in {", ".join(HOSTS)}')
         host = HOSTS[base.suffix]
         merged = deepcopy(_mapping('terms', raw.get('terms') or {}))
-        for term, file in (weights or {}).items():
-            merged.setdefault(term, {})['weights'] = file
-        losses = _losses(_mapping('losses', _needed(raw, 'losses')), merged)
+        weights = weights or {}
+        judges = raw.get('judges') or ['psnr', 'lpips']
+        judges = [_judge(f'judges[{i}]', judge, weights) for i, judge in enumerate(judges)]
+        raw_losses = _mapping('losses', _needed(raw, 'losses'))
+        terms = _terms(raw_losses)
+        for name in weights:
+            _known('--weights', name, {*terms, *(str(judge['metric']) for judge in judges)})
+        for term in terms & weights.keys():
+            merged.setdefault(term, {})['weights'] = weights[term]
+        losses = _losses(raw_losses, merged)
         search = {
-            name: _search(name, option, losses) for name, option in _mapping('search', raw.get('search') or {}).items()
+            name: _search(name, option, losses, weights)
+            for name, option in _mapping('search', raw.get('search') or {}).items()
         }
         kept = {name: losses[_known('--only', name, losses)] for name in only} if only else losses
         _check_files(kept)
         against = raw.get('against')
         if against is not None:
             _known('against', against, losses)
-        judges = [_judge(f'judges[{i}]', judge) for i, judge in enumerate(raw.get('judges') or ['psnr', 'lpips'])]
         sections = _mapping('set', raw.get('set') or {})
         check_keys('set', sections, HOSTS.values())
         return Family(
@@ -143,11 +151,15 @@ def _shared(path, raw):
     return shared
 
 
+def _terms(losses):
+    """The names of all terms."""
+    return {term for terms in losses.values() for term in (terms if isinstance(terms, dict) else ())}
+
+
 def _losses(losses, merged):
     """Checked terms by loss, with the options of ``terms`` merged in."""
-    known = {term for terms in losses.values() for term in (terms if isinstance(terms, dict) else ())}
     for term in merged:
-        _known('terms', term, known)
+        _known('terms', term, _terms(losses))
     found = {}
     for name, terms in losses.items():
         if not str(name).isidentifier():
@@ -180,7 +192,7 @@ def _check_files(losses):
                                  f'{{{term}: {{weights: FILE}}}}; or leave the loss out with --only')  # fmt: skip
 
 
-def _search(name, option, losses):
+def _search(name, option, losses, weights):
     where = f'search.{name}'
     _known('search', name, losses)
     option = _mapping(where, option)
@@ -195,14 +207,16 @@ def _search(name, option, losses):
     if steps is not None:
         check_number(f'{where}.steps', steps, low=1, integer=True)
     if select_by != TERMS:
-        select_by = _judge(f'{where}.select_by', select_by)
+        select_by = _judge(f'{where}.select_by', select_by, weights)
     return Search(option['term'], list(grid), steps, select_by)
 
 
-def _judge(where, judge):
+def _judge(where, judge, weights):
     judge = {'metric': judge} if isinstance(judge, str) else _mapping(where, judge)
     check_keys(where, judge, JUDGE_KEYS)
     _needed(judge, 'metric', where)
+    if judge.get('weights') is None and str(judge['metric']) in weights:
+        judge = {**judge, 'weights': weights[judge['metric']]}
     if judge.get('weights') is not None:
         check_file(f'{where}.weights', judge['weights'])
     return judge

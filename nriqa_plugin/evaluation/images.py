@@ -25,10 +25,12 @@ def read_image(path):
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not an image, truncated, with an alpha channel, with several frames, with 16-bit colours (Pillow
-            would drop the lower byte) or in another colour space; the message names the file.
+        ValueError: a folder, not an image, truncated, with an alpha channel, with several frames, with 16-bit colours
+            (Pillow would drop the lower byte) or in another colour space; the message names the file.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f'{path} is a folder, not an image')
     if not path.is_file():
         raise FileNotFoundError(f'no such image: {path}')
     try:

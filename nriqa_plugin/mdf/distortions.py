@@ -5,7 +5,9 @@ the shape and draws its random numbers from the generator (on the CPU) only.
 """
 
 import functools
+import inspect
 import io
+import math
 
 import numpy as np
 import torch
@@ -15,6 +17,9 @@ from nriqa_plugin.checks import check_keys, check_number, import_dotted, unknown
 from nriqa_plugin.mdf.resize import resize
 
 CHANNELS = {1: 'L', 3: 'RGB'}
+# How far outside [0, 1] a distorted value may lie. PyTorch's normal numbers end near 6 in float32, so noise of sigma
+# 255 stays inside; of an image in 0 to 255, only one that is black everywhere would.
+FAR = 7
 
 
 class GaussianNoise:
@@ -88,10 +93,11 @@ def create_distortion(option):
             with keywords beside it), or a distortion itself.
 
     Raises:
-        ValueError, TypeError: unknown type or option, or a value out of range; naming it.
+        ValueError, TypeError: unknown type or option, a value out of range, or a function with other arguments; naming
+            it.
     """
     if callable(option):
-        return option
+        return _checked_call(option)
     if isinstance(option, str):
         option = {'type': option}
     if not isinstance(option, dict) or not isinstance(option.get('type'), str):
@@ -102,10 +108,11 @@ def create_distortion(option):
     if ':' in name:
         distortion = import_dotted('distortion', name)
         if isinstance(distortion, type):
-            return distortion(**options)
+            return _checked_call(distortion(**options))
         if not callable(distortion):
             raise TypeError(f'the distortion {name} must be a function (images, generator) -> images, '
                             f'got {type(distortion).__name__}')  # fmt: skip
+        _checked_call(distortion, options)
         return functools.partial(distortion, **options) if options else distortion
     if name not in BY_NAME:
         raise unknown_name('distortion', name, BY_NAME)
@@ -114,19 +121,46 @@ def create_distortion(option):
 
 
 def check_distorted(distortion, before, after):
-    """Refuse what a custom distortion gave back when it is no image of the same shape.
+    """Refuse what a custom distortion gave back when it is no image of the same shape in [0, 1], more or less.
 
     Raises:
         ValueError, TypeError: naming the distortion.
     """
     if not isinstance(after, torch.Tensor):
-        raise TypeError(f'the distortion {distortion!r} must return a tensor, got {type(after).__name__}')
+        raise TypeError(f'the distortion {described(distortion)} must return a tensor, got {type(after).__name__}')
     if after.shape != before.shape:
-        raise ValueError(f'the distortion {distortion!r} must keep the shape {tuple(before.shape)}, '
+        raise ValueError(f'the distortion {described(distortion)} must keep the shape {tuple(before.shape)}, '
                          f'got {tuple(after.shape)}')  # fmt: skip
-    if not torch.isfinite(after).all():
-        raise ValueError(f'the distortion {distortion!r} gave NaN or infinite values')
+    low, high = (bound.item() for bound in torch.aminmax(after.detach()))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f'the distortion {described(distortion)} gave NaN or infinite values')
+    if low < -FAR or high > 1 + FAR:
+        raise ValueError(f'the distortion {described(distortion)} is given images in [0, 1] and must give such, got '
+                         f'values in [{low:.4g}, {high:.4g}]; does it count in 0 to 255?')  # fmt: skip
     return after
+
+
+def described(option):
+    """A callable, or a plain value, in words that are the same in every process."""
+    if hasattr(option, '__qualname__'):
+        return f'{option.__module__}:{option.__qualname__}'
+    if isinstance(option, functools.partial):
+        given = [*map(repr, option.args), *(f'{key}={value!r}' for key, value in option.keywords.items())]
+        return f'{described(option.func)}({", ".join(given)})'
+    return f'{type(option).__name__}()' if type(option).__repr__ is object.__repr__ else str(option)
+
+
+def _checked_call(distortion, options=()):
+    """Return a distortion that can be called with ``(images, generator)`` and the options."""
+    try:
+        inspect.signature(distortion).bind(None, None, **dict(options))
+    except ValueError:  # a builtin without a signature
+        pass
+    except TypeError as error:
+        beside = f' and the options {", ".join(map(str, options))}' if options else ''
+        raise TypeError(f'the distortion {described(distortion)} must take (images, generator){beside}: '
+                        f'{error}') from error  # fmt: skip
+    return distortion
 
 
 def _span(option, value, **limits):

@@ -5,8 +5,9 @@ import dataclasses
 from nriqa_plugin.checks import check_choice, check_number, tensors_hash
 from nriqa_plugin.mdf import adversarial
 from nriqa_plugin.mdf.discriminator import RECEPTIVE_FIELD, WIDEST
+from nriqa_plugin.mdf.distortions import described
 from nriqa_plugin.mdf.pyramid import fit_scales
-from nriqa_plugin.mdf.task import Task, described
+from nriqa_plugin.mdf.task import Task
 
 WIDTHS = (32, 32, 32, 32, 64, 64, 64, 64, 128)  # of the authors' discriminators, coarsest scale first
 

@@ -1,7 +1,5 @@
 """What the generator of each scale is given: the task whose loss is trained."""
 
-import functools
-
 import torch
 
 from nriqa_plugin.checks import unknown_name
@@ -70,13 +68,3 @@ class Task:
             if self.random:
                 image = self.distort(image, rng)
         return image
-
-
-def described(option):
-    """A callable, or a plain value, in words that are the same in every process."""
-    if hasattr(option, '__qualname__'):
-        return f'{option.__module__}:{option.__qualname__}'
-    if isinstance(option, functools.partial):
-        given = [*map(repr, option.args), *(f'{key}={value!r}' for key, value in option.keywords.items())]
-        return f'{described(option.func)}({", ".join(given)})'
-    return f'{type(option).__name__}()' if type(option).__repr__ is object.__repr__ else str(option)
