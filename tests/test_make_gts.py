@@ -288,7 +288,7 @@ def test_an_enhancer_of_ones_own_by_dotted_path(originals, tmp_path):
     [
         ('unsharpp', {}, r"unknown enhancer 'unsharpp'\. Did you mean 'unsharp'\?"),
         ('unsharp', {'amuont': 1}, r"unknown option of the enhancer unsharp: 'amuont'\. Did you mean 'amount'\?"),
-        ('unsharp', {'amount': -1}, r'unsharp: amount must be finite and in \[0'),
+        ('unsharp', {'amount': -1}, r'unsharp: amount must be finite and at least 0'),
         ('denoise', {'radius': 0}, 'denoise: radius must be finite'),
         ('model', {}, "the enhancer model needs the option 'weights'"),
     ],

@@ -101,7 +101,7 @@ def test_terms_may_be_a_mapping_and_judges_follow_from_them(tmp_path):
     [
         ({'judge': 'brihgt'}, r"unknown term for --judge in .*base\.yml: 'brihgt'\. Did you mean 'bright'"),
         ({'perceptual': 'bright'}, "--perceptual and --judge name the same term 'bright'"),
-        ({'ratios': [(1, -1)]}, r'--ratio 1:-1 must be finite and in \[0'),
+        ({'ratios': [(1, -1)]}, r'--ratio 1:-1 must be finite and at least 0'),
         ({'ratios': [(1, 1), (1, 1)]}, 'the sweep holds 1:1 twice'),
         ({'ratios': []}, 'nothing to sweep'),
         ({'gan': [1]}, r'base\.yml has no train\.gan_opt\.loss_weight to scale; .*--gan-base'),
