@@ -49,7 +49,7 @@ def sweep(
         ),
     ] = None,
     setting: Annotated[
-        list[str] | None, typer.Option('--set', help='Override in the option files: KEY=VALUE, as train:total_iter=1000. Repeatable.')
+        list[str] | None, typer.Option('--set', help='Override: KEY=VALUE, as train:total_iter=9. Repeatable.')
     ] = None,
     steps: Annotated[int | None, typer.Option('--steps', min=1, help='Iterations of each training.')] = None,
     seed: Annotated[int, typer.Option('--seed', help='Of every training.')] = 0,
