@@ -292,14 +292,14 @@ def test_mmagics_metric_is_the_models_loss_on_8_bit_images_at_full_weights(mmagi
     model = restoring(CENTRED if centred else UNIT, {'type': 'LossSum', 'terms': BOTH, 'space': {'order': 'bgr'}})
     metric = METRICS.build({'type': 'LossMetric'})
     metric.prepare(model, torch.utils.data.DataLoader(range(2)))
-    assert metric.directions() == {'val_loss': False}
+    assert metric.directions() == {'objective': False}
     generator = torch.Generator().manual_seed(0)
     pairs = [[torch.rand(3, 9, 8, generator=generator) * 255 for _ in range(2)] for _ in range(2)]
     before = state_of(model.pixel_loss)
     metric.process(None, [sample(*pair) for pair in pairs])
     assert_same_state(before, state_of(model.pixel_loss))
     expected = np.mean([by_hand(pred.round() / 255, gt.round() / 255) for pred, gt in pairs])
-    assert metric.evaluate() == {'val_loss': pytest.approx(expected, rel=1e-5)}
+    assert metric.evaluate() == {'objective': pytest.approx(expected, rel=1e-5)}
 
 
 def test_mmagics_metric_gives_judges_rgb_and_the_models_range(mmagic):
@@ -316,7 +316,7 @@ def test_mmagics_metric_gives_judges_rgb_and_the_models_range(mmagic):
         metric = METRICS.build({'type': 'LossMetric', 'prefix': 'x', **option})
         metric.prepare(model, torch.utils.data.DataLoader(range(1)))
         metric.process(None, [sample(pred, gt)])
-        assert metric.evaluate() == {'x/val_loss': pytest.approx(expected, rel=1e-5)}
+        assert metric.evaluate() == {'x/objective': pytest.approx(expected, rel=1e-5)}
 
 
 def test_both_hosts_give_the_same_value(mmagic, metric):
@@ -329,7 +329,7 @@ def test_both_hosts_give_the_same_value(mmagic, metric):
     theirs.prepare(restoring(UNIT, None), torch.utils.data.DataLoader(range(1)))
     theirs.process(None, [sample(*(torch.from_numpy(image).permute(2, 0, 1).float() for image in images))])
     basicsr = metric({'img': images[0], 'img2': images[1]}, terms=BOTH, better='lower')
-    assert theirs.evaluate()['val_loss'] == pytest.approx(basicsr, rel=1e-6)
+    assert theirs.evaluate()['objective'] == pytest.approx(basicsr, rel=1e-6)
 
 
 def test_wrong_options_of_mmagics_metric_are_named(mmagic):
@@ -364,11 +364,11 @@ def test_a_rule_against_the_direction_of_the_loss_is_refused(mmagic):
     metric = METRICS.build({'type': 'LossMetric', 'terms': BOTH})
     loop = SimpleNamespace(evaluator=SimpleNamespace(metrics=[metric]))
     for rule, refused in (('less', False), ('greater', True), (None, False)):
-        hook = CheckpointHook(save_best='val_loss', rule=rule)
+        hook = CheckpointHook(save_best='objective', rule=rule)
         runner = SimpleNamespace(val_loop=loop, hooks=[hook])
         if refused:
             with pytest.raises(
-                ValueError, match="save_best='val_loss' with rule='greater', but for val_loss lower is better"
+                ValueError, match="save_best='objective' with rule='greater', but for objective lower is better"
             ):
                 check_metrics(runner)
         else:

@@ -162,7 +162,7 @@ def test_stock_mmagic_trains_dncnn_keeps_the_best_validation_loss_and_resumes_to
         model=model,
         train_dataloader={**pipeline_free, 'batch_size': 2, 'dataset': images['val']},
         val_dataloader={**pipeline_free, 'dataset': images['val']},
-        **mmagic_runs.short_run(folder / 'run', STEPS, HALF, save_best='val_loss'),
+        **mmagic_runs.short_run(folder / 'run', STEPS, HALF, save_best='objective'),
     )
     whole = mmagic_runs.run('train', folder, config)
     assert whole.returncode == 0, whole.text
@@ -171,10 +171,10 @@ def test_stock_mmagic_trains_dncnn_keeps_the_best_validation_loss_and_resumes_to
     for iteration, row in steps.items():
         assert row['lr'] == pytest.approx(0.1 * 0.001 ** ((iteration - 1) / (STEPS - 1)), rel=1e-5)
         assert f'loss_{loss}' in row
-    values = {iteration: row['val_loss'] for iteration, row in validations.items()}
+    values = {iteration: row['objective'] for iteration, row in validations.items()}
     assert sorted(values) == [HALF, STEPS]
-    best = list((folder / 'run').rglob('best_val_loss_iter_*.pth'))
-    assert [file.stem for file in best] == [f'best_val_loss_iter_{min(values, key=values.get)}']
+    best = list((folder / 'run').rglob('best_objective_iter_*.pth'))
+    assert [file.stem for file in best] == [f'best_objective_iter_{min(values, key=values.get)}']
 
     checkpoints = next((folder / 'run').rglob(f'iter_{HALF}.pth')).parent
     if loss == 'mdf':
@@ -192,4 +192,4 @@ def test_stock_mmagic_trains_dncnn_keeps_the_best_validation_loss_and_resumes_to
     assert resumed.returncode == 0, resumed.text
     again, validated = mmagic_runs.logged(folder, 'run')
     assert again == {i: steps[i] for i in range(HALF + 1, STEPS + 1)}
-    assert validated[STEPS]['val_loss'] == values[STEPS]
+    assert validated[STEPS]['objective'] == values[STEPS]

@@ -11,9 +11,9 @@ from nriqa_plugin.mmagic.metrics import image_name
 
 
 class LossMetric(BaseSampleWiseMetric):
-    """Mean loss over the images of a data set, ``val_loss`` among the results; lower is better.
+    """Mean loss over the images of a data set, ``objective`` among the results; lower is better.
 
-    ``dict(type='LossMetric')`` in ``val_evaluator`` and ``checkpoint=dict(save_best='val_loss', rule='less')``. Images
+    ``dict(type='LossMetric')`` in ``val_evaluator`` and ``checkpoint=dict(save_best='objective', rule='less')``. Images
     are taken as they would be saved: rounded to 8 bits. All terms count with their full weight, whatever their
     schedules say at this iteration; the training's own loss is left as it is. See
     :func:`nriqa_plugin.losses.validation_loss.validation_loss`.
@@ -28,7 +28,7 @@ class LossMetric(BaseSampleWiseMetric):
         ValueError, TypeError: wrong terms; a model without ``pixel_loss``; an image without ground truth.
     """
 
-    metric = 'val_loss'  # training logs its own as loss
+    metric = 'objective'  # mmengine's logs average whatever is called loss over ten validations
 
     def __init__(self, terms=None, space=None, gt_key='gt_img', pred_key='pred_img', collect_device='cpu', prefix=None):
         super().__init__(gt_key, pred_key, collect_device=collect_device, prefix=prefix)

@@ -31,7 +31,7 @@ val_dataloader = dict(**loader, dataset=dict(**_base_.val_images, pipeline=val_p
 val_evaluator = dict(type='Evaluator', metrics=[dict(type='LossMetric'), dict(type='PSNR')])
 test_dataloader, test_evaluator = val_dataloader, val_evaluator
 
-default_hooks = dict(checkpoint=dict(save_best='val_loss', rule='less'))  # the lowest validation loss, as published
+default_hooks = dict(checkpoint=dict(save_best='objective', rule='less'))  # the lowest validation loss, as published
 
 # 80 000 iterations in the base: 50 epochs of 1600 batches, as many as in DnCNN's own recipe
 optim_wrapper = dict(

@@ -36,6 +36,8 @@ for quality in qualities:
     val_evaluator.append(dict(type='Evaluator', metrics=metrics))
 test_dataloader, test_evaluator = val_dataloader, val_evaluator
 
-default_hooks = dict(checkpoint=dict(save_best='q10/val_loss', rule='less'))  # the lowest validation loss, as published
+default_hooks = dict(
+    checkpoint=dict(save_best='q10/objective', rule='less')
+)  # the lowest validation loss, as published
 
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=1e-4))

@@ -48,7 +48,7 @@ val_evaluator = dict(
 
 default_hooks = dict(
     perceptual=dict(type='PerceptualHook'),
-    checkpoint=dict(interval=500, save_best='val_loss', rule='less'),  # the lowest validation loss, as published
+    checkpoint=dict(interval=500, save_best='objective', rule='less'),  # the lowest validation loss, as published
     logger=dict(log_metric_by_epoch=False),
 )
 custom_hooks = []  # no images are written
