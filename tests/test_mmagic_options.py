@@ -113,6 +113,8 @@ def steps(config):
         data['inputs'] = [sample.gt_img for sample in data['data_samples']]  # the size of the ground truth
     if type(model.data_preprocessor).__name__ == 'MultiGTPreprocessor':
         data['data_samples'] = [with_candidates(sample) for sample in data['data_samples']]
+    if 'consistency' in str(config['model']['pixel_loss']).lower():  # PerceptualHook hands over the LR images
+        model.pixel_loss.set_lq(torch.stack(data['inputs']).float() / 255)
     log = model.train_step(data, optim_wrapper)
     assert all(math.isfinite(float(value)) for value in log.values())
     sums = [part for part in model.children() if isinstance(part, LossSum)]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from nriqa_plugin.checks import file_hash
 from nriqa_plugin.evaluation.images import list_images, pair_images, read_image
@@ -135,7 +135,8 @@ def test_other_colour_spaces_and_animations_are_refused(tmp_path):
 
 @pytest.mark.parametrize('ending', ['png', 'jpg', 'bmp', 'tif', 'webp'])
 @pytest.mark.parametrize('kept', [0.0, 0.02, 0.5, 0.9])
-def test_truncated_image_is_named(tmp_path, ending, kept):
+def test_truncated_image_is_named(tmp_path, ending, kept, monkeypatch):
+    monkeypatch.setattr(ImageFile, 'LOAD_TRUNCATED_IMAGES', True)  # as after an import of pyiqa
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     path = tmp_path / f'half.{ending}'
     Image.fromarray(pixels).save(path)

@@ -1,5 +1,6 @@
 """Image files: reading one, listing a folder, pairing results with their references."""
 
+import contextlib
 import shlex
 import struct
 import zlib
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from nriqa_plugin.checks import atomic_path
 
@@ -34,7 +35,7 @@ def read_image(path):
     if not path.is_file():
         raise FileNotFoundError(f'no such image: {path}')
     try:
-        with Image.open(path) as image:
+        with _refused_when_truncated(), Image.open(path) as image:
             depth = _bits_per_channel(image, path)
             _refuse_lossy(image, depth, path)
             pixels = _to_array(ImageOps.exif_transpose(image))
@@ -43,6 +44,16 @@ def read_image(path):
     if pixels.ndim == 2:
         pixels = pixels[:, :, None].repeat(3, axis=2)
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+@contextlib.contextmanager
+def _refused_when_truncated():
+    """Pillow fills what is missing with grey once any package (pyiqa does) has set this for the whole process."""
+    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def write_image(path, image):
