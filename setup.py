@@ -36,7 +36,8 @@ EXTRAS = {
     'iqa': ['lpips==0.1.4', 'opencv-python-headless<4.12', 'piq>=0.8', 'pyiqa==0.1.15.post2'],
     'gts': ['spandrel==0.4.2'],
     'report': ['jinja2', 'matplotlib', 'scikit-image', 'scipy'],
-    'dev': ['choix', 'pytest', 'pytest-xdist', 'ruff==0.17.5', 'spandrel==0.4.2'],
+    'video': ['av>=15'],
+    'dev': ['choix', 'pytest', 'pytest-xdist', 'ruff==0.17.5', 'selenium', 'spandrel==0.4.2'],
 }
 
 setup(
@@ -58,7 +59,7 @@ setup(
         'Topic :: Scientific/Engineering :: Image Processing',
     ],
     packages=find_packages(include=['nriqa_plugin', 'nriqa_plugin.*']),
-    package_data={'nriqa_plugin': ['*.j2', '**/*.j2']},
+    package_data={'nriqa_plugin': ['*.j2', '**/*.j2', 'report/*.css', 'report/*.js']},
     python_requires='>=3.10,<3.13',
     install_requires=['torch>=2.1', 'torchvision', 'numpy<2', 'Pillow', 'rich', 'typer'],
     extras_require=EXTRAS,

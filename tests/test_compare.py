@@ -28,6 +28,8 @@ from nriqa_plugin.compare.schedules import shorter, shorter_terms
 from nriqa_plugin.compare.search import choose, criterion, term_values
 from nriqa_plugin.compare.yaml_files import read_yaml, yaml_text
 from nriqa_plugin.evaluation.images import list_images, read_image
+from nriqa_plugin.evaluation.run_index import read_runs
+from nriqa_plugin.evaluation.scores import read_scores
 from nriqa_plugin.iqa import create_scorer
 from nriqa_plugin.losses import LossSum
 from nriqa_plugin.mdf.discriminator import Discriminator
@@ -489,6 +491,21 @@ def test_images_that_a_judge_cannot_score_fail_their_own_training_only(fake, und
     assert 'the psnr of test1.png on held_out is inf' in checked[0].error
     assert {row.method for row in rows} == {'ssim_l2'}
     assert 'the psnr of test1.png' in (out / 'report.html').read_text()
+
+
+def test_a_comparison_leaves_a_run_index_for_the_report(fake, undrawn, tmp_path):
+    family, out = read_family(write_family(tmp_path)), tmp_path / 'out'
+    rows, _ = write_comparison(family, run_family(family, out), out)
+    index = read_runs(out)
+    assert index.baseline == family.against
+    assert [(run.name, run.dataset) for run in index.runs] == [(name, 'held_out') for name in family.losses]
+    for run in index.runs:
+        scores = read_scores(run.scores)
+        for row in (row for row in rows if row.method == run.name):
+            assert scores.mean(row.metric) == pytest.approx(row.mean, rel=1e-12)
+        assert run.suffix == f'_{run.name}'
+        assert {path.stem for path in list_images(run.images)} >= {f'test{i}{run.suffix}' for i in range(3)}
+        assert {path.stem for path in list_images(run.references)} == {f'test{i}' for i in range(3)}
 
 
 def test_wrong_judges_are_known_before_the_first_training(fake, tmp_path):

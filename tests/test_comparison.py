@@ -10,7 +10,7 @@ pytest.importorskip('matplotlib', reason='the extra report is not installed')
 
 from nriqa_plugin.evaluation.comparison import compare_methods, markdown_table
 from nriqa_plugin.evaluation.figures import plane_figure, violin_figure
-from nriqa_plugin.evaluation.statistics import mean_with_ci, one_tailed_t_test
+from nriqa_plugin.evaluation.statistics import holm, mean_with_ci, one_tailed_t_test, wilcoxon_one_tailed
 
 
 def made_up(seed=0, n=30):
@@ -39,6 +39,49 @@ def test_the_table_holds_what_the_statistics_say():
     assert mirrored.tail == pytest.approx(-rows['l1'].tail)
     assert mirrored.p_against_better == pytest.approx(rows['l1'].p_against_better)
     assert f'| set | psnr ↑ | l1 | 30 | {rows["l1"].mean:.4f} [' in markdown_table(rows.values())
+
+
+def test_the_tests_of_one_judge_are_corrected_together_and_the_stars_follow():
+    """Seven equal methods and one that is worse: with 8 tests the smallest p counts eightfold."""
+    rng = np.random.default_rng(3)
+    base = rng.normal(28, 3, 12)
+    shifts = {'mdf': 0.0, 'bad': -0.5, **{f'same{i}': -0.06 for i in range(7)}}
+    samples = {name: {f'{i}.png': v for i, v in enumerate(base + rng.normal(shift, 0.1, 12))}
+               for name, shift in shifts.items()}  # fmt: skip
+    rows = compare_methods('set', 'psnr', True, samples, 'mdf')
+    images = sorted(samples['mdf'])
+    values = {name: [scores[image] for image in images] for name, scores in samples.items()}
+    others = [row for row in rows if row.method != 'mdf']
+    for test, plain, corrected in (
+        (one_tailed_t_test, 'p', 'holm'),
+        (wilcoxon_one_tailed, None, 'wilcoxon'),
+    ):
+        worse = [test(values['mdf'], values[row.method]).p for row in others]
+        better = [test(values[row.method], values['mdf']).p for row in others]
+        assert [getattr(row, f'{corrected}_against_better') for row in others] == holm(worse)
+        assert [getattr(row, f'{corrected}_better') for row in others] == holm(better)
+        if plain:
+            assert [row.p_against_better for row in others] == worse
+            assert [row.p_better for row in others] == better
+    starred = {row.method for row in rows if row.star}
+    assert starred == {row.method for row in others if row.holm_against_better < 0.05}
+    assert 'bad' in starred
+    only_before = {row.method for row in others if row.p_against_better < 0.05} - starred
+    assert only_before  # the correction has taken stars away
+    table = markdown_table(rows)
+    bad = next(row for row in rows if row.method == 'bad')
+    assert f'| {bad.holm_against_better:.3g}, {bad.wilcoxon_against_better:.3g} * |' in table
+    assert "Holm's correction" in table
+    assert '| mdf | 12 |' in table
+    assert 'nan' not in table
+
+
+def test_without_a_method_to_test_against_there_is_no_p_value():
+    rows = compare_methods('set', 'psnr', True, made_up())
+    for row in rows:
+        assert all(math.isnan(p) for p in (row.p_better, row.holm_against_better, row.wilcoxon_better))
+        assert row.star == ''
+    assert 'correction' not in markdown_table(rows)
 
 
 def test_scores_that_do_not_compare_are_refused_by_name():
@@ -81,7 +124,7 @@ def test_the_violins_show_every_method_its_mean_its_tail_and_the_stars():
     spans = [(body.get_paths()[0].vertices[:, 1].min(), body.get_paths()[0].vertices[:, 1].max()) for body in bodies]
     assert np.array(spans) == pytest.approx(np.array([(min(values), max(values)) for values in plain.values()]))
     explained = figure.get_supxlabel()
-    assert 'one-tailed paired t-test' in explained
+    assert "one-tailed paired t-test over the images, p < 0.05 after Holm's correction" in explained
     assert '30 images' in explained
 
 
@@ -92,14 +135,22 @@ def test_the_plane_has_a_point_a_method_and_the_directions():
     (axes,) = figure.axes
     points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_marker() == 'o']
     assert points == [(x.mean, y.mean) for x, y in zip(*rows, strict=True)]
-    assert [text.get_text() for text in axes.texts] == ['better', 'l1', 'mdf', 'good']
+    assert [text.get_text() for text in axes.texts] == ['l1', 'mdf', 'good']
     assert axes.get_xlabel() == 'distortion: psnr (higher is better)'
     assert axes.get_ylabel() == 'perception: lpips (lower is better)'
-    better = axes.texts[0]
-    assert better.xy[0] > 0.9  # right and down
-    assert better.xy[1] < 0.1
+    assert (axes.get_title(loc='right'), axes.get_title(loc='left')) == ('↘ better', '')  # higher psnr, lower lpips
     with pytest.raises(ValueError, match='different methods'):
         plane_figure('title', rows[0], rows[1][::-1])
+
+
+def test_a_reversed_plane_has_its_best_corner_at_the_lower_left():
+    rows = [compare_methods('set', name, higher, made_up(seed), 'mdf') for seed, name, higher in
+            ((0, 'psnr', True), (1, 'lpips', False))]  # fmt: skip
+    for pair, inverted in ((rows, (True, False)), (rows[::-1], (False, True)), ([rows[0]] * 2, (True, True))):
+        (axes,) = plane_figure('title', *pair, reverse=True).axes
+        assert (axes.xaxis_inverted(), axes.yaxis_inverted()) == inverted
+        assert axes.get_title(loc='left') == '↙ better'
+        assert [', reversed' in label for label in (axes.get_xlabel(), axes.get_ylabel())] == list(inverted)
 
 
 def test_names_in_the_plane_cover_neither_each_other_nor_a_point():

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / 'nriqa_plugin'
 
 FRAMEWORKS = {'basicsr', 'mmagic', 'mmcv', 'mmengine'}
-OPTIONAL = {'jinja2', 'lpips', 'matplotlib', 'piq', 'pyiqa', 'spandrel'}
+OPTIONAL = {'av', 'jinja2', 'lpips', 'matplotlib', 'piq', 'pyiqa', 'spandrel'}
 
 # Which parts of the package each part may import; itself always.
 CORE = {'checks', 'iqa', 'losses', 'multigt', 'evaluation', 'mdf', 'lora', 'archs'}
@@ -35,8 +35,10 @@ ALLOWED = {
     'stock_runs': CORE,
     'demo': CORE | {'stock_runs'},
     'compare': CORE | {'stock_runs'},
+    'matrix': CORE | {'compare'},
+    'report': CORE,
     'doctor': CORE | {'basicsr'},  # the adapter inside functions only: it may be what is broken
-    'cli': CORE | {'basicsr', 'mmagic', 'compare', 'demo', 'doctor'},
+    'cli': CORE | {'basicsr', 'mmagic', 'compare', 'demo', 'doctor', 'matrix', 'report'},
     '__main__': {'cli'},
 }
 # These also use nothing but PyTorch, so that they can be copied into any project.

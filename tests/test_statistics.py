@@ -1,12 +1,21 @@
 """Statistics of per-image scores against scipy, against formulas by hand and on simulated data."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 
 from nriqa_plugin.evaluation import statistics
-from nriqa_plugin.evaluation.statistics import mean_with_ci, one_tailed_t_test, percentile_with_ci, stars
+from nriqa_plugin.evaluation.statistics import (
+    bootstrap_ci,
+    holm,
+    mean_with_ci,
+    one_tailed_t_test,
+    percentile_with_ci,
+    stars,
+    wilcoxon_one_tailed,
+)
 
 stats = pytest.importorskip('scipy.stats', reason='the extra report is not installed')
 
@@ -148,3 +157,130 @@ def test_numbers_out_of_range_are_refused_by_name():
         percentile_with_ci([1, 2], 5, generator, resamples=1)
     with pytest.raises(ValueError, match='same images, got 3 and 2'):
         one_tailed_t_test([1, 2, 3], [1, 2])
+
+
+def test_the_bootstrap_of_any_statistic_is_scipys_percentile_method():
+    values = np.random.default_rng(8).normal(size=(40, 2)) @ np.array([[1.0, 0.6], [0.0, 0.8]])
+
+    def correlation(pairs):
+        return stats.spearmanr(pairs[:, 0], pairs[:, 1]).statistic
+
+    got = bootstrap_ci(values, correlation, np.random.default_rng(9), 0.9, 1500)
+    expected = stats.bootstrap(
+        (values[:, 0], values[:, 1]), lambda x, y: stats.spearmanr(x, y).statistic, paired=True, vectorized=False,
+        n_resamples=1500, confidence_level=0.9, method='percentile', random_state=np.random.default_rng(10),
+    ).confidence_interval  # fmt: skip
+    assert got.value == correlation(values)
+    width = expected.high - expected.low
+    assert got[1:] == pytest.approx((expected.low, expected.high), abs=0.08 * width)
+
+
+def test_the_bootstrap_over_groups_is_as_wide_as_their_means_spread():
+    """Equal numbers within a group: the interval is that of one number a group, not of ten."""
+    means = np.random.default_rng(11).normal(size=20)
+    values, groups = np.repeat(means, 10), np.repeat(np.arange(20), 10)
+    whole = bootstrap_ci(values, np.mean, np.random.default_rng(12), groups=groups)
+    one_each = bootstrap_ci(means, np.mean, np.random.default_rng(12))
+    assert whole == pytest.approx(one_each)
+    blind = bootstrap_ci(values, np.mean, np.random.default_rng(12))
+    assert blind.high - blind.low < 0.5 * (whole.high - whole.low)
+
+
+def test_the_bootstrap_over_groups_takes_them_whole():
+    seen = []
+    values, groups = [1.0, 2.0, 2.0, 3.0, 3.0, 3.0], ['a', 'b', 'b', 'c', 'c', 'c']
+    bootstrap_ci(values, lambda v: seen.append(sorted(v)) or 0.0, np.random.default_rng(0), resamples=50, groups=groups)
+    for drawn in seen[1:]:
+        assert drawn.count(2.0) % 2 == 0
+        assert drawn.count(3.0) % 3 == 0
+        assert drawn.count(1.0) + drawn.count(2.0) / 2 + drawn.count(3.0) / 3 == 3
+
+
+def test_a_statistic_that_is_undefined_on_some_resamples_keeps_its_interval_and_on_many_loses_it():
+    def rare(values):  # all three alike: 1 resample in 9
+        return math.nan if np.ptp(values) == 0 else values.mean()
+
+    few = bootstrap_ci([1.0, 2.0, 3.0, 4.0], rare, np.random.default_rng(0))
+    assert 1 <= few.low < few.value < few.high <= 4
+    many = bootstrap_ci([1.0, 2.0, 3.0], rare, np.random.default_rng(0))
+    assert many.value == 2
+    assert math.isnan(many.low)
+    assert math.isnan(many.high)
+    one_group = bootstrap_ci([1.0, 2.0, 3.0], np.mean, np.random.default_rng(0), groups='aaa')
+    assert one_group.value == 2
+    assert math.isnan(one_group.low)
+
+
+def test_labels_that_do_not_fit_the_sample_are_refused():
+    with pytest.raises(ValueError, match='a label for each of the 3 observations, got 2'):
+        bootstrap_ci([1, 2, 3], np.mean, np.random.default_rng(0), groups='ab')
+    with pytest.raises(ValueError, match='must be finite'):
+        bootstrap_ci([1, math.nan], np.mean, np.random.default_rng(0))
+
+
+def signed_ranks(differences):
+    """p of the signed-rank test by counting all 2 ** n signs."""
+    ranks = stats.rankdata(np.abs(differences))
+    observed = ranks[differences > 0].sum()
+    sums = [np.dot(signs, ranks) for signs in itertools.product((0, 1), repeat=len(ranks))]
+    return observed, np.mean([total >= observed - 1e-9 for total in sums])
+
+
+def test_the_signed_rank_test_counts_all_signs():
+    worse = sample(9)
+    better = worse + sample(9, 0.4, 0.8, seed=5)
+    assert wilcoxon_one_tailed(better, worse) == pytest.approx(signed_ranks(better - worse))
+    assert wilcoxon_one_tailed(-better, -worse, higher_better=False) == pytest.approx(signed_ranks(better - worse))
+    reverse = wilcoxon_one_tailed(worse, better)
+    assert reverse == pytest.approx(signed_ranks(worse - better))
+    assert reverse.p > 0.5
+
+
+def test_one_wild_image_sways_the_t_test_and_not_the_signed_rank_test():
+    worse = np.zeros(20)
+    better = np.append(np.linspace(0.1, 1, 19), -30.0)
+    assert one_tailed_t_test(better, worse).p > 0.5
+    assert wilcoxon_one_tailed(better, worse).p < 0.01
+
+
+def test_the_signed_rank_test_at_its_limits():
+    assert wilcoxon_one_tailed([1, 2, 3], [1, 2, 3]) == (0, 1)
+    assert wilcoxon_one_tailed([2, 3, 4, 7], [1, 2, 3, 7]).statistic == 6  # equal scores are left out
+    assert math.isnan(wilcoxon_one_tailed([2], [1]).p)
+    with pytest.raises(ValueError, match='same images, got 3 and 2'):
+        wilcoxon_one_tailed([1, 2, 3], [1, 2])
+    with pytest.raises(ValueError, match='worse must be finite'):
+        wilcoxon_one_tailed([1, 2], [1, math.nan])
+
+
+def closed_testing(p):
+    """Holm's correction by its other definition: the worst Bonferroni p of all sets that hold the hypothesis."""
+    sets = [s for size in range(1, len(p) + 1) for s in itertools.combinations(range(len(p)), size)]
+    return [max(min(1.0, len(s) * min(p[j] for j in s)) for s in sets if i in s) for i in range(len(p))]
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_holms_correction_is_the_closed_bonferroni_test(seed):
+    p = (np.random.default_rng(seed).random(7) ** 3).round(2).tolist()  # with ties
+    assert holm(p) == pytest.approx(closed_testing(p))
+
+
+def test_holms_correction_leaves_nan_alone_and_does_not_count_it():
+    corrected = holm([0.01, math.nan, 0.04, math.nan])
+    assert corrected[0] == pytest.approx(0.02)
+    assert corrected[2] == pytest.approx(0.04)
+    assert math.isnan(corrected[1])
+    assert math.isnan(corrected[3])
+    assert holm([]) == []
+    assert all(math.isnan(p) for p in holm([math.nan, math.nan]))
+    with pytest.raises(ValueError, match=r'in \[0, 1\], got \[1.5\]'):
+        holm([0.1, 1.5])
+
+
+def test_among_twenty_equal_methods_holm_stars_one_as_often_as_the_level_says():
+    rng = np.random.default_rng(13)
+    families = stats.ttest_1samp(rng.normal(size=(400, 20, 8)), 0, axis=-1, alternative='greater').pvalue
+    plain = np.mean([min(p) < 0.05 for p in families])
+    corrected = np.mean([min(holm(p)) < 0.05 for p in families])
+    assert plain > 0.5
+    assert corrected < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)

@@ -14,17 +14,23 @@ from typer.core import TyperGroup
 
 from nriqa_plugin import __version__
 from nriqa_plugin.cli import (
+    artifacts,
     calibrate,
     compare,
     convert_mdf,
     demo,
     doctor,
     gain,
+    jnd,
+    loss_quality,
     make_gts,
     make_seed,
+    matrix,
     merge_lora,
+    report,
     score,
     score_gts,
+    screen,
     sweep,
     train_mdf,
 )
@@ -36,6 +42,8 @@ __all__ = ['app', 'main', 'parse_judge']
 COMMANDS = (
     (score.score, score.EXAMPLES),
     (gain.gain, gain.EXAMPLES),
+    (jnd.jnd, jnd.EXAMPLES),
+    (loss_quality.loss_quality, loss_quality.EXAMPLES),
     (doctor.doctor, doctor.EXAMPLES),
     (calibrate.calibrate, calibrate.EXAMPLES),
     (train_mdf.train_mdf, train_mdf.EXAMPLES),
@@ -45,6 +53,10 @@ COMMANDS = (
     (merge_lora.merge_lora, merge_lora.EXAMPLES),
     (compare.compare, compare.EXAMPLES),
     (sweep.sweep, sweep.EXAMPLES),
+    (matrix.matrix, matrix.EXAMPLES),
+    (screen.screen, screen.EXAMPLES),
+    (artifacts.artifacts, artifacts.EXAMPLES),
+    (report.report, report.EXAMPLES),
     (demo.demo, demo.EXAMPLES),
     (convert_mdf.convert_mdf, convert_mdf.EXAMPLES),
 )

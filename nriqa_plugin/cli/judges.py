@@ -1,6 +1,7 @@
 """Judges as they are written on the command line: ``NAME:key=value,key=value``."""
 
 import re
+from functools import partial
 
 
 def judge_of(text):
@@ -46,3 +47,42 @@ def _value(text):
         except ValueError:
             continue
     return text
+
+
+def split_metrics(text):
+    """A list of judges in one text: ``niqe,cnniqa:weights=FILE,stride=16,musiq`` has three.
+
+    Returns:
+        tuple[bool, list[str]]: whether ``all`` is in it, and the others; nothing for None.
+    """
+    parts = [part.strip() for part in re.split(r',(?!\s*\w+=)', text)] if text else []
+    if '' in parts:
+        raise ValueError(f'--metrics {text}: a name is empty')
+    return 'all' in parts, [part for part in parts if part != 'all']
+
+
+def judges_of(texts):
+    """What builds the judges that texts name, by a name that tells them apart: further ones show their options.
+
+    Returns:
+        dict[str, callable]: in the order of ``texts``; each judge has the name it stands under.
+
+    Raises:
+        ValueError: the same judge twice, or as :func:`parse_judge`.
+    """
+    found = {}
+    for text in texts:
+        name, options = parse_judge(text)
+        if name in found:
+            shown = ','.join(f'{key}={value}' for key, value in options.items() if key != 'weights')
+            name = f'{name}:{shown}' if shown else name
+        if name in found:
+            raise ValueError(f'the judge {name} is named twice')
+        found[name] = partial(_called, name, text)
+    return found
+
+
+def _called(name, text):
+    judge = judge_of(text)
+    judge.name = name
+    return judge

@@ -8,7 +8,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-TEXT_COLUMNS = ('metric', 'judge', 'baseline file', 'term', 'note', 'loss')
+TEXT_COLUMNS = (
+    'metric', 'judge', 'baseline file', 'term', 'note', 'loss', 'scene', 'condition', 'better', 'than', 'observer',
+    'dataset', 'kind',
+)  # fmt: skip
 
 
 def new_table(*columns):

@@ -5,6 +5,7 @@ import sys
 from copy import deepcopy
 from pathlib import Path
 
+from nriqa_plugin.compare.family import LAST
 from nriqa_plugin.compare.schedules import scaled, shorter, shorter_terms
 from nriqa_plugin.compare.yaml_files import read_yaml, yaml_text
 from nriqa_plugin.stock_runs import BASICSR_STEP, curve_of, follow
@@ -127,14 +128,45 @@ class BasicSRRuns:
         curve = dict(curve_of(file.parent, file.stem, (self.best_metric,), first).get(self.best_metric, ()))
         if iteration not in curve:
             return True
+        if self.family.checkpoint == LAST:
+            return False
         best = self.best(file)
         extreme = curve[iteration] in (min(curve.values()), max(curve.values()))  # it may be the best one so far
         return extreme and (best is None or best.stat().st_mtime_ns < state.stat().st_mtime_ns)
 
+    def start(self):
+        """The checkpoint that every training starts from; None if the base file names none.
+
+        A ``LoRANet`` without one starts from its ``base_weights``.
+        """
+        return self.base['path'].get('pretrain_network_g') or self.base['network_g'].get('base_weights')
+
+    def starting_from(self, checkpoint):
+        """Settings of a family whose trainings start from a checkpoint that another training of it wrote."""
+        return {
+            'path:pretrain_network_g': str(checkpoint),
+            'path:param_key_g': self._param_key(),
+            'path:strict_load_g': True,
+        }
+
+    def _param_key(self):
+        return 'params_ema' if float(self.base['train'].get('ema_decay') or 0) > 0 else 'params'
+
+    def curve(self, file):
+        """``(iteration, metric, value)`` of every validation on the first validation set."""
+        curve = curve_of(file.parent, file.stem, dataset=next(iter(self.sets('validation'))))
+        return [(iteration, metric, value) for metric, points in curve.items() for iteration, value in points]
+
+    def inputs(self, which):
+        """``{data set: folder of low-resolution inputs, or None}`` of ``validation`` or ``test``."""
+        folders = {name: option.get('dataroot_lq') for name, option in self.sets(which).items()}
+        return {name: folder and Path(folder).expanduser() for name, folder in folders.items()}
+
     def best(self, file):
-        """The best checkpoint by validation loss; None if there is none."""
-        models = file.parent / 'experiments' / file.stem / 'models'
-        found = models / f'net_g_best_{next(iter(self.sets("validation")))}_{self.best_metric}.pth'
+        """The checkpoint to test, the best one by validation or the family's ``last``; None if there is none."""
+        name = f'best_{next(iter(self.sets("validation")))}_{self.best_metric}'
+        name = 'latest' if self.family.checkpoint == LAST else name
+        found = file.parent / 'experiments' / file.stem / 'models' / f'net_g_{name}.pth'
         return found if found.is_file() else None
 
     def sets(self, which):
@@ -158,8 +190,14 @@ class BasicSRRuns:
         return made | {key: option[key] for key in ('filename_tmpl', 'degradation') if key in option}
 
     def test(self, file, checkpoint, which, log):
-        """Run the stock test script on a checkpoint; the images lie where :meth:`results` says."""
-        ema = float(self.base['train'].get('ema_decay') or 0) > 0
+        """Run the stock test script on a checkpoint; the images lie where :meth:`results` says.
+
+        The :meth:`start` is loaded as the base file says, any other checkpoint as a training has written it.
+        """
+        loaded = {'pretrain_network_g': str(checkpoint), 'param_key_g': self._param_key(), 'strict_load_g': True}
+        if str(checkpoint) == str(self.start()):
+            loading = ('pretrain_network_g', 'param_key_g', 'strict_load_g')
+            loaded = {key: value for key, value in self.base['path'].items() if key in loading}
         replaced = ('train', 'logger', 'datasets', 'val', 'path')
         sets = {f'test_{i}': option for i, option in enumerate(self.sets(which).values(), 1)}
         options = {
@@ -168,9 +206,7 @@ class BasicSRRuns:
             'manual_seed': self.seed,
             'datasets': sets,
             'path': {
-                'pretrain_network_g': str(checkpoint),
-                'param_key_g': 'params_ema' if ema else 'params',
-                'strict_load_g': True,
+                **loaded,
                 'results_root': str(file.parent / which),
             },
             'val': {'save_img': True, 'suffix': None, 'metrics': None},

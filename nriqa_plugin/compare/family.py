@@ -13,6 +13,7 @@ HOSTS = {'.yml': 'basicsr', '.yaml': 'basicsr', '.py': 'mmagic'}
 TEST_KEYS = ('gt', 'lq', 'filename_tmpl', 'degradation')
 JUDGE_KEYS = ('metric', 'weights', 'options', 'crop_border')
 GRID = [10.0**power for power in range(-3, 4)]  # the paper's
+BEST, LAST = 'best', 'last'  # checkpoints
 TERMS = 'terms'  # select_by: the loss's own terms
 
 
@@ -44,6 +45,7 @@ class Family:
         plane (tuple[str, str] | None): metrics of distortion and perception; None: the first two judges.
         against (str | None): the loss that the stars refer to.
         search (dict[str, Search]): by loss.
+        checkpoint (str): which one is tested, ``best`` by validation or the ``last``.
     """
 
     file: Path
@@ -56,6 +58,7 @@ class Family:
     plane: tuple | None
     against: str | None
     search: dict
+    checkpoint: str = BEST
 
 
 def read_family(path, base=None, only=None, weights=None, settings=None):
@@ -92,6 +95,12 @@ def read_family(path, base=None, only=None, weights=None, settings=None):
     with in_place(path):
         raw = _mapping('the family file', read_yaml(path))
         check_keys('a family file', raw, KEYS)
+    return family_of(path, raw, base, only, weights, settings)
+
+
+def family_of(path, raw, base=None, only=None, weights=None, settings=None):
+    """What :func:`read_family` makes of the content ``raw`` of the file ``path``."""
+    with in_place(path):
         raw = {**_shared(path, raw), **{key: value for key, value in raw.items() if key != 'losses'}}
         base = check_file('--base', base) if base else check_file('base', path.parent / _needed(raw, 'base'))
         if base.suffix not in HOSTS:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from nriqa_plugin.checks import atomic_path, in_place, unknown_name
 from nriqa_plugin.compare.family import TERMS
+from nriqa_plugin.compare.index import write_index
 from nriqa_plugin.compare.page import write_page
 from nriqa_plugin.compare.runs import FAILED, FINISHED, SCORES, Outcome
 from nriqa_plugin.compare.search import judge_of
@@ -56,7 +57,7 @@ def write_comparison(family, outcomes, out, seed=0):
         family (Family): says the judges, the plane and the loss to test against.
         outcomes (Sequence[Outcome]): what :func:`~nriqa_plugin.compare.runs.run_family` returned.
         out (str | Path): the result folder. ``scores.csv`` gets one line for each data set, loss, metric and image,
-            ``table.csv`` and ``table.md`` one for each data set, metric and loss.
+            ``table.csv`` and ``table.md`` one for each data set, metric and loss; ``nriqa report`` reads ``runs.json``.
         seed (int): of the bootstrap.
 
     Returns:
@@ -66,16 +67,20 @@ def write_comparison(family, outcomes, out, seed=0):
     Raises:
         ValueError: images that do not pair with their ground truths, or judges as in :func:`judges_of`.
     """
-    out, judges, scores, checked = Path(out).resolve(), judges_of(family), {}, []
+    out, judges, tested, checked = Path(out).resolve(), judges_of(family), {}, []
     for outcome in outcomes:
         try:
             if outcome.status == FINISHED:
-                scores[outcome.name] = _score(judges, outcome, out / outcome.name / SCORES)
+                tested[outcome.name] = _tested(judges, outcome, out / outcome.name)
         except Unscorable as error:
             outcome = Outcome(outcome.name, FAILED, str(error))
         checked.append(outcome)
     outcomes, unfinished = checked, {one.name: one.status for one in checked if one.status != FINISHED}
+    scores = {
+        name: {dataset: _by_metric(found) for dataset, (*_, found) in sets.items()} for name, sets in tested.items()
+    }
     against = family.against if family.against in scores else None
+    write_index(family, judges, tested, out, against)
     rows, figures = [], []
     for dataset in next(iter(scores.values()), {}):
         panels = []
@@ -104,15 +109,39 @@ def _figures(family, out, dataset, panels, against, missing):
     return written
 
 
-def _score(judges, outcome, folder):
-    """``{data set: {metric: {image: score}}}``; scores that are there are not made again.
+def _tested(judges, outcome, folder):
+    """``{data set: (folder of results, of ground truths, ending, rows of scores)}`` of a finished training."""
+    scores = score_outcome(judges, outcome, folder / SCORES)
+    found = {}
+    for dataset, (images, references, suffix) in outcome.results.items():
+        references = tested_references(images, references, suffix, folder / 'references' / dataset)
+        rows = [row for rows in scores[dataset].values() for row in rows]
+        found[dataset] = (Path(images), Path(references), suffix, rows)
+    return found
+
+
+def _by_metric(rows):
+    """``{metric: {image: score}}``."""
+    found = {}
+    for row in rows:
+        found.setdefault(row.metric, {})[Path(row.image).stem] = row.score
+    return found
+
+
+def score_outcome(judges, outcome, folder):
+    """``{data set: {metric: rows of scores}}`` of a finished training; scores that are there are not made again.
+
+    Args:
+        judges (Sequence[Scorer]): what :func:`judges_of` returned.
+        outcome (Outcome): says where the test images and their ground truths lie.
+        folder (Path): for the scores files, one for each data set and judge.
 
     Raises:
         Unscorable: naming judge and image.
     """
     found = {}
     for dataset, (images, references, suffix) in outcome.results.items():
-        references = _references(images, references, suffix, folder.parent / 'references' / dataset)
+        references = tested_references(images, references, suffix, folder.parent / 'references' / dataset)
         found[dataset] = {}
         for judge in judges:
             file = folder / f'{dataset}_{judge.name}_{judge.weights_hash()[:6]}.csv'
@@ -126,11 +155,11 @@ def _score(judges, outcome, folder):
             for row in rows:
                 if not math.isfinite(row.score):
                     raise Unscorable(f'the {judge.name} of {row.image} on {dataset} is {row.score}')
-            found[dataset][judge.name] = {Path(row.image).stem: row.score for row in rows}
+            found[dataset][judge.name] = rows
     return found
 
 
-def _references(images, references, suffix, folder):
+def tested_references(images, references, suffix, folder):
     """The folder of ground truths; when it has more than the tested ones (a list of names), links to those.
 
     Raises:

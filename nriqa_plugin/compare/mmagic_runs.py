@@ -1,15 +1,19 @@
 """Trainings and tests of a family through mmagic's stock scripts."""
 
+import json
 import re
 import sys
 from copy import deepcopy
 from pathlib import Path
 
 from nriqa_plugin.checks import import_extra
+from nriqa_plugin.compare.family import LAST
 from nriqa_plugin.compare.schedules import shorter, shorter_terms
 from nriqa_plugin.stock_runs import follow
 
 MMAGIC_STEP = re.compile(r'Iter\(train\) *\[ *(\d+)/')
+MISSING = re.compile(r'missing keys in source state_dict: (.*)')
+NO_METRICS = ('step', 'time', 'data_time', 'memory')
 VISUALIZER = {
     'type': 'ConcatImageVisualizer', 'vis_backends': [{'type': 'LocalVisBackend'}], 'fn_key': 'gt_path',
     'bgr2rgb': True,
@@ -77,7 +81,8 @@ class MMagicRuns:
         every = options.train_cfg.get('val_interval', self.total(steps))
         # Half-way between validations: a resumed run would not make up for one that was cut off after its checkpoint.
         halfway = {'interval': every, 'save_begin': every // 2} if every > 1 else {'interval': -1}
-        checkpoint.update(**halfway, save_last=False, by_epoch=False, out_dir=work_dir)
+        last = self.family.checkpoint == LAST
+        checkpoint.update(**halfway, save_last=last, by_epoch=False, out_dir=work_dir)
         # mmengine deletes an old one before it writes a new one.
         checkpoint['max_keep_ckpts'] = 2 if checkpoint.get('max_keep_ckpts') in (None, 1) else checkpoint.max_keep_ckpts
         logger.setdefault('type', 'LoggerHook')
@@ -102,13 +107,40 @@ class MMagicRuns:
                 old.unlink()
         follow([sys.executable, stock_script('train'), str(file), *resume], watch, log=log)
 
+    def start(self):
+        """The checkpoint that every training starts from; None if the base file names none."""
+        return self.base.get('load_from')
+
+    def starting_from(self, checkpoint):
+        """Settings of a family whose trainings start from a checkpoint that another training of it wrote."""
+        return {'load_from': str(checkpoint)}
+
+    def curve(self, file):
+        """``(iteration, metric, value)`` of every validation."""
+        found = {}
+        for log in sorted((file.parent / 'work_dir').glob('*/vis_data/scalars.json')):
+            for row in map(json.loads, log.read_text(encoding='utf-8').splitlines()):
+                if 'step' in row and not {'lr', 'loss', 'iter'} & row.keys():  # validations count steps, training iters
+                    found |= {(row['step'], key): value for key, value in row.items() if key not in NO_METRICS}
+        return [(*key, value) for key, value in sorted(found.items(), key=lambda item: (item[0][1], item[0][0]))]
+
+    def inputs(self, which):
+        """``{data set: folder of low-resolution inputs, or None}`` of ``validation`` or ``test``."""
+        found = {}
+        for name, loader in self.sets(which).items():
+            folder = loader.dataset.data_prefix.get('img')
+            found[name] = folder and (Path(loader.dataset.get('data_root') or '') / folder).expanduser()
+        return found
+
     def best(self, file):
-        """The best checkpoint by validation loss; None if there is none."""
+        """The checkpoint to test, the best one by validation or the family's ``last``; None if there is none."""
+        if self.family.checkpoint == LAST:
+            return max((file.parent / 'work_dir').glob('iter_*.pth'), key=_iteration, default=None)
         metric = self.base.default_hooks.checkpoint.save_best
         metric = (metric if isinstance(metric, str) else metric[0]).replace('/', '_')
         found = [*(file.parent / 'work_dir').glob(f'best_{metric}_iter_*.pth')]
         # of two that a kill and an inexact resume have left
-        return max(found, key=lambda path: int(path.stem.rpartition('_')[2]), default=None)
+        return max(found, key=_iteration, default=None)
 
     def sets(self, which):
         """``{name: data loader}`` of ``validation`` or ``test``; a name is its evaluator's prefix, else its type."""
@@ -145,7 +177,16 @@ class MMagicRuns:
         """Run the stock test script on a checkpoint, once a data set: images of two sets may have one name.
 
         The images lie where :meth:`results` says.
+
+        Raises:
+            RuntimeError: also when weights of the network are missing in the checkpoint, which mmengine only logs.
         """
+        missing = []
+
+        def watch(line):
+            if found := MISSING.search(line):
+                missing.extend(key for key in found[1].split(', ') if key.startswith('generator.'))
+
         for name, loader in self.sets(which).items():
             options = deepcopy(self.base)
             options.test_dataloader, options.test_cfg = [deepcopy(loader)], {'type': 'MultiTestLoop'}
@@ -157,7 +198,9 @@ class MMagicRuns:
             options.randomness = {**(options.get('randomness') or {}), 'seed': self.seed}
             test_file = file.with_name(f'{file.stem}_{which}_{name}.py')
             test_file.write_text(self._text('test', test_file, options, checkpoint), encoding='utf-8')
-            follow([sys.executable, stock_script('test'), str(test_file), str(checkpoint)], lambda line: None, log=log)
+            follow([sys.executable, stock_script('test'), str(test_file), str(checkpoint)], watch, log=log)
+            if missing:
+                raise RuntimeError(f'{checkpoint} lacks weights of the network: {", ".join(missing[:3])}')
 
     def results(self, file, which):
         """``{data set: (folder of results, folder of ground truths, ending of the results' names)}`` of a test."""
@@ -180,6 +223,10 @@ def stock_script(name):
     if package is None:
         import_extra('mmagic', 'mmagic', 'nriqa compare')
     return str(Path(package.origin).parent / '.mim' / 'tools' / f'{name}.py')
+
+
+def _iteration(checkpoint):
+    return int(checkpoint.stem.rpartition('_')[2])
 
 
 def _listed(loaders):

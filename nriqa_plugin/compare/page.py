@@ -14,7 +14,8 @@ NOTES = (
     "Mean: 95 % confidence interval of Student's t over the images. Bad tail: the 5th percentile, the 95th where lower "
     'is better, with a 95 % bootstrap interval (percentile method, 2000 resamples of the images). Of fewer than about '
     '20 images the tail is nearly the worst image and its interval too narrow.',
-    'p: one-tailed paired t-test over the images, not corrected for the number of tests. One training a loss: the '
+    "p: one-tailed paired t-test over the images, then Wilcoxon's signed-rank test, both by Holm's correction for the "
+    'number of losses tested on one data set by one metric; the star: t-test below 0.05. One training a loss: the '
     'intervals hold the spread over images, not that over seeds.',
     'A judge that a loss optimises is no independent evidence in its row.',
 )

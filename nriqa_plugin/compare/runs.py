@@ -97,15 +97,21 @@ def host_of(family, seed=0):
 
 
 class Training:
-    """One training in its folder: option file, log, state, checkpoints and test results."""
+    """One training in its folder: option file, log, state, checkpoints and test results.
 
-    def __init__(self, host, folder, name, terms, steps=None):
+    ``start`` is the checkpoint it starts from, as far as another content of it makes another training; ``label`` what
+    the progress bar calls it.
+    """
+
+    def __init__(self, host, folder, name, terms, steps=None, start=None, label=None):
         self.host, self.folder, self.name, self.terms, self.steps = host, Path(folder), name, terms, steps
+        self.start, self.label = start, label or name
         self.file = self.folder / f'{name}{host.ending}'
 
     def option_text(self):
         """The option file; its last lines say which weights files the losses had."""
         files = {option['weights'] for option in self.terms.values() if option.get('weights')}
+        files |= {self.start} if self.start else set()
         notes = ''.join(f'# {file}: sha256 {file_hash(file)}\n' for file in sorted(map(str, files)))
         return self.host.option_text(self.folder, self.name, self.terms, self.steps) + notes
 
@@ -137,7 +143,7 @@ class Training:
             if not state:
                 shutil.rmtree(self.folder)
         total = self.host.total(self.steps)
-        bar = progress and progress.add_task(self.name, total=total)
+        bar = progress and progress.add_task(self.label, total=total)
 
         def on_step(step):
             if progress:

@@ -99,6 +99,17 @@ class Change:
         with in_place(self.name):
             return relative_gain(clip_mean(self.after.items()), clip_mean(self.before.items()), self.higher_better)
 
+    def gains(self):
+        """Change of each image in percent of the baseline's mean, positive is better; over single images their mean is
+        :attr:`gain`. Not of the image's own score, which may be 0.
+        """
+        with in_place(self.name):
+            mean = clip_mean(self.before.items())
+            return {
+                image: relative_gain(mean + score - self.before[image], mean, self.higher_better)
+                for image, score in self.after.items()
+            }
+
     @property
     def growth(self):
         """Difference of the means, in the judge's units."""

@@ -1,14 +1,25 @@
 """Several methods on the same images: means, bad tails and tests against one of them, as rows of a table."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from nriqa_plugin.checks import unknown_name
-from nriqa_plugin.evaluation.statistics import mean_with_ci, one_tailed_t_test, percentile_with_ci, stars
+from nriqa_plugin.evaluation.statistics import (
+    holm,
+    mean_with_ci,
+    one_tailed_t_test,
+    percentile_with_ci,
+    stars,
+    wilcoxon_one_tailed,
+)
 
 LEVEL = 0.05  # of the test
+NOTE = (
+    "p: one-tailed paired t-test and Wilcoxon's signed-rank test over the images, both by Holm's correction for the "
+    f'number of methods in one data set and metric; * where the t-test is below {LEVEL:g}.'
+)
 TAIL = 5  # percent: the 5th percentile, where lower scores are better the 95th
 
 
@@ -24,8 +35,11 @@ class Row:
         tail_percent (float): which percentile is the bad tail: 5, or 95 where lower is better.
         tail, tail_low, tail_high (float): that percentile and its 95 % bootstrap interval.
         p_against_better, p_better (float): one-tailed paired t-tests over images, of ``against`` being better than
-            this method and of this method being better; NaN for ``against`` itself.
-        star (str): ``*`` when ``against`` is better at 0.05.
+            this method and of this method being better; NaN for ``against`` itself, and without one.
+        holm_against_better, holm_better (float): the same by Holm's correction for the number of methods that are
+            tested against ``against`` on this data set by this metric.
+        wilcoxon_against_better, wilcoxon_better (float): one-tailed Wilcoxon signed-rank tests, corrected likewise.
+        star (str): ``*`` when ``holm_against_better`` is below 0.05.
     """
 
     dataset: str
@@ -40,9 +54,13 @@ class Row:
     tail: float
     tail_low: float
     tail_high: float
-    p_against_better: float
-    p_better: float
-    star: str
+    p_against_better: float = math.nan
+    p_better: float = math.nan
+    holm_against_better: float = math.nan
+    holm_better: float = math.nan
+    wilcoxon_against_better: float = math.nan
+    wilcoxon_better: float = math.nan
+    star: str = ''
 
 
 def compare_methods(dataset, metric, higher_better, samples, against=None, seed=0, resamples=2000):
@@ -65,20 +83,33 @@ def compare_methods(dataset, metric, higher_better, samples, against=None, seed=
     if against is not None and against not in samples:
         raise unknown_name('method to test against:', against, samples)
     images = _common_images(dataset, metric, samples)
+    values = {method: [scores[image] for image in images] for method, scores in samples.items()}
+    percent = TAIL if higher_better else 100 - TAIL
     rows = []
-    for method, scores in samples.items():
-        values = [scores[image] for image in images]
-        percent = TAIL if higher_better else 100 - TAIL
-        tail = percentile_with_ci(values, percent, np.random.default_rng(seed), resamples=resamples)
-        worse = better = math.nan
-        if against not in (None, method):
-            reference = [samples[against][image] for image in images]
-            worse = one_tailed_t_test(reference, values, higher_better).p
-            better = one_tailed_t_test(values, reference, higher_better).p
-        mean = mean_with_ci(values)
-        numbers = (len(images), *mean, percent, *tail, float(worse), float(better), stars(worse, (LEVEL,)))
-        rows.append(Row(dataset, method, metric, higher_better, *numbers))
-    return rows
+    for method, own in values.items():
+        tail = percentile_with_ci(own, percent, np.random.default_rng(seed), resamples=resamples)
+        rows.append(Row(dataset, method, metric, higher_better, len(images), *mean_with_ci(own), percent, *tail))
+    return rows if against is None else _tested(rows, values, against, higher_better)
+
+
+def _tested(rows, values, against, higher_better):
+    """The rows with what the tests against one method say; those of one call are corrected together."""
+
+    def p_values(test, against_better):
+        found = []
+        for row in rows:
+            pair = (values[against], values[row.method]) if against_better else (values[row.method], values[against])
+            found.append(math.nan if row.method == against else float(test(*pair, higher_better).p))
+        return found
+
+    columns = {}
+    for side in ('against_better', 'better'):
+        columns[f'p_{side}'] = p_values(one_tailed_t_test, side == 'against_better')
+        columns[f'holm_{side}'] = holm(columns[f'p_{side}'])
+        columns[f'wilcoxon_{side}'] = holm(p_values(wilcoxon_one_tailed, side == 'against_better'))
+    columns['star'] = [stars(p, (LEVEL,)) for p in columns['holm_against_better']]
+    each = zip(*columns.values(), strict=True)
+    return [replace(row, **dict(zip(columns, numbers, strict=True))) for row, numbers in zip(rows, each, strict=True)]
 
 
 def _common_images(dataset, metric, samples):
@@ -99,14 +130,20 @@ def _common_images(dataset, metric, samples):
 def markdown_table(rows):
     """The rows as a Markdown table."""
     lines = [
-        '| data set | metric | loss | n | mean [95 % CI] | bad tail [95 % CI] | p (reference better) | p (better) |',
+        '| data set | metric | loss | n | mean [95 % CI] | bad tail [95 % CI] | p (reference better): t, Wilcoxon '
+        '| p (better): t, Wilcoxon |',
         '|---|---|---|---:|---:|---:|---:|---:|',
     ]
     for r in rows:
         arrow = '↑' if r.higher_better else '↓'
         mean = f'{r.mean:.4f} [{r.mean_low:.4f}, {r.mean_high:.4f}]'
         tail = f'{r.tail:.4f} [{r.tail_low:.4f}, {r.tail_high:.4f}] ({r.tail_percent:g}th)'
-        p = '' if math.isnan(r.p_against_better) else f'{r.p_against_better:.3g} {r.star}'.strip()
-        better = '' if math.isnan(r.p_better) else f'{r.p_better:.3g}'
-        lines.append(f'| {r.dataset} | {r.metric} {arrow} | {r.method} | {r.n} | {mean} | {tail} | {p} | {better} |')
+        worse, better = (
+            '' if math.isnan(t) else f'{t:.3g}, {wilcoxon:.3g}'
+            for t, wilcoxon in ((r.holm_against_better, r.wilcoxon_against_better), (r.holm_better, r.wilcoxon_better))
+        )
+        cells = (r.dataset, f'{r.metric} {arrow}', r.method, r.n, mean, tail, f'{worse} {r.star}'.strip(), better)
+        lines.append(f'| {" | ".join(map(str, cells))} |')
+    if any(not math.isnan(r.holm_better) for r in rows):
+        lines += ['', NOTE]
     return '\n'.join(lines) + '\n'

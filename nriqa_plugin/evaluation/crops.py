@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 
-import torch
 from torch.nn import functional
 
 from nriqa_plugin.checks import check_number
@@ -47,19 +46,45 @@ def worst_crops(images_by_method, reference=None, size=96, count=3):
             raise ValueError('worst_crops: one method alone differs from nothing; give a reference or a second method')
         groups.append(reference)
     names = sorted(set.intersection(*(set(group) for group in groups))) if groups else []
-    maps = {name: _window_means(_spread(name, [group[name] for group in groups]), size) for name in names}
-    crops = []
-    while len(crops) < count:
-        taken = {name: sum(crop.image == name for crop in crops) for name in maps}
-        open_maps = {name: m for name, m in maps.items() if m.max() > -math.inf}
-        if not open_maps:
-            break
-        name = min(open_maps, key=lambda n: (taken[n], -maps[n].max().item(), n))
-        top, left = divmod(maps[name].argmax().item(), maps[name].shape[1])
-        side = min(size, *groups[0][name].shape[-2:])
-        crops.append(Crop(name, top, left, side))
-        maps[name][max(top - side + 1, 0) : top + side, max(left - side + 1, 0) : left + side] = -math.inf
+    found = [most_different(name, [group[name] for group in groups], size, count) for name in names]
+    return in_turns(found)[:count]
+
+
+def most_different(name, images, size, count):
+    """The windows of one image where its versions differ most, and by how much; they do not overlap.
+
+    Args:
+        name (str): of the image.
+        images (Sequence[Tensor]): its versions, ``(3, H, W)`` in [0, 1].
+        size, count (int): as in :func:`worst_crops`.
+
+    Returns:
+        list[tuple[float, Crop]]: the most different first; the number is the squared deviation from the versions'
+        average, summed over versions and channels, averaged over the window.
+
+    Raises:
+        ValueError: versions that differ in size.
+    """
+    values, crops = window_means(_spread(name, images), size), []
+    side = min(size, *images[0].shape[-2:])
+    while len(crops) < count and (largest := values.max().item()) > -math.inf:
+        top, left = divmod(values.argmax().item(), values.shape[1])
+        crops.append((largest, Crop(name, top, left, side)))
+        values[max(top - side + 1, 0) : top + side, max(left - side + 1, 0) : left + side] = -math.inf
     return crops
+
+
+def in_turns(found):
+    """Crops of several images, the first of every image before the second of any; the most different first.
+
+    Args:
+        found (Iterable[list[tuple[float, Crop]]]): what :func:`most_different` gave for each image.
+
+    Returns:
+        list[Crop]
+    """
+    turns = [(turn, -measure, crop.image, crop) for crops in found for turn, (measure, crop) in enumerate(crops)]
+    return [crop for *_, crop in sorted(turns, key=lambda item: item[:3])]
 
 
 def check_same_size(name, images):
@@ -72,11 +97,12 @@ def check_same_size(name, images):
 def _spread(name, images):
     """Squared deviation from the average image, summed over images and channels: ``(H, W)`` float64."""
     check_same_size(name, images)
-    stack = torch.stack([image.detach().cpu().double() for image in images])
-    return (stack - stack.mean(0)).square().sum((0, 1))
+    images = [image.detach().cpu() for image in images]
+    average = sum(image.double() for image in images) / len(images)  # one at a time: twenty versions need no stack
+    return sum((image.double() - average).square().sum(0) for image in images)
 
 
-def _window_means(values, size):
+def window_means(values, size):
     """Mean of every window that fits, ``(H - side + 1, W - side + 1)``, by way of a summed-area table."""
     side = min(size, *values.shape)
     total = functional.pad(values.cumsum(0).cumsum(1), (1, 0, 1, 0))

@@ -1,5 +1,6 @@
 """Figures of a comparison: violins of per-image scores, and the perception-distortion plane (extra ``report``)."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from nriqa_plugin.checks import atomic_path, import_extra
@@ -7,6 +8,25 @@ from nriqa_plugin.evaluation.comparison import LEVEL
 
 INK, MUTED, RED, BODY, BODY_AGAINST = '#1c1d21', '#6a6d76', '#b3261e', '#8fb4de', '#e0a064'
 FORMATS = ('png', 'pdf')
+CORNERS = {(False, False): '↙', (False, True): '↖', (True, False): '↘', (True, True): '↗'}  # is right, top better?
+
+
+@dataclass(frozen=True)
+class Value:
+    """One method on an axis of a plane that is no mean over images, for example its JND.
+
+    Attributes:
+        method, metric (str), higher_better (bool): what it is.
+        mean, mean_low, mean_high (float): the number and its 95 % interval, as in
+            :class:`~nriqa_plugin.evaluation.comparison.Row`.
+    """
+
+    method: str
+    metric: str
+    higher_better: bool
+    mean: float
+    mean_low: float
+    mean_high: float
 
 
 def violin_figure(title, panels, against=None, missing=None):
@@ -37,18 +57,25 @@ def violin_figure(title, panels, against=None, missing=None):
     return figure
 
 
-def plane_figure(title, distortion, perception, against=None):
+def plane_figure(title, distortion, perception, against=None, reverse=False, note=None, size=(6.2, 5)):
     """The perception-distortion plane (Blau and Michaeli, CVPR 2018): one point a method, with 95 % intervals.
 
     Args:
         title (str): heading.
-        distortion, perception (list[Row]): rows of the metrics of x and y, for the same methods.
+        distortion, perception (list[Row | Value]): what the axes x and y show, for the same methods.
         against (str | None): drawn in another colour.
+        reverse (bool): turn the axes on which higher is better, so that the best corner is the lower left one, as in
+            the papers' planes.
+        note (str | None): what the bars are; default: intervals of the mean over images.
+        size (tuple[float, float]): width and height in inches.
 
     Returns:
-        matplotlib.figure.Figure: arrows on the axes point to where each metric is better.
+        matplotlib.figure.Figure: an arrow points to where both metrics are better.
+
+    Raises:
+        ValueError: axes of different methods.
     """
-    figure = _figure((6.2, 5))
+    figure = _figure(size)
     axes = figure.subplots()
     for x, y in zip(distortion, perception, strict=True):
         if x.method != y.method:
@@ -57,15 +84,20 @@ def plane_figure(title, distortion, perception, against=None):
         errors = {axis: _error(r.mean, r.mean_low, r.mean_high) for axis, r in (('xerr', x), ('yerr', y))}
         axes.errorbar(x.mean, y.mean, **errors, fmt='o', color=colour, ecolor=MUTED, elinewidth=0.7, capsize=2,
                       label=x.method, zorder=3)  # fmt: skip
-    axes.set_xlabel(f'distortion: {_axis(distortion[0])}')
-    axes.set_ylabel(f'perception: {_axis(perception[0])}')
+    turned = [reverse and rows[0].higher_better for rows in (distortion, perception)]
+    axes.set_xlabel(f'distortion: {_axis(distortion[0])}{", reversed" if turned[0] else ""}')
+    axes.set_ylabel(f'perception: {_axis(perception[0])}{", reversed" if turned[1] else ""}')
+    axes.margins(0.12)
+    if turned[0]:
+        axes.invert_xaxis()
+    if turned[1]:
+        axes.invert_yaxis()
     axes.grid(linewidth=0.4, color='#dddddd')
-    corner = (0.97 if distortion[0].higher_better else 0.03, 0.97 if perception[0].higher_better else 0.03)
-    inward = tuple(place + (0.12 if place < 0.5 else -0.12) for place in corner)
-    axes.annotate('better', corner, inward, xycoords='axes fraction', fontsize=8, color=MUTED, ha='center',
-                  va='center', arrowprops={'arrowstyle': '->', 'color': MUTED})  # fmt: skip
+    best = tuple(rows[0].higher_better != turn for rows, turn in zip((distortion, perception), turned, strict=True))
+    axes.set_title(f'{CORNERS[best]} better', loc='right' if best[0] else 'left', fontsize=8, color=MUTED)
     figure.suptitle(title, fontsize=11, color=INK)
-    figure.supxlabel("Means over images; bars: 95 % confidence intervals (Student's t)", fontsize=7, color=MUTED)
+    note = note or "Means over images; bars: 95 % confidence intervals (Student's t)"
+    figure.supxlabel(note, fontsize=7, color=MUTED)
     _name_points(axes, [(x.method, x.mean, y.mean) for x, y in zip(distortion, perception, strict=True)])
     return figure
 
@@ -138,8 +170,8 @@ def _explain(figure, panels, against):
         f'Red bar: percentile on the bad side ({tails}) with 95 % bootstrap interval.',
     ]
     if against is not None:
-        lines.append(f'★: {against} is better, one-tailed paired t-test over the images, p < {LEVEL:g}, '
-                     'not corrected for the number of tests.')  # fmt: skip
+        lines.append(f'★: {against} is better, one-tailed paired t-test over the images, p < {LEVEL:g} '
+                     "after Holm's correction for the number of methods.")  # fmt: skip
     figure.supxlabel('\n'.join(lines), fontsize=7, color=MUTED, wrap=True)
 
 

@@ -1,6 +1,8 @@
 """Image files: reading one, listing a folder, pairing results with their references."""
 
 import contextlib
+import hashlib
+import io
 import shlex
 import struct
 import zlib
@@ -29,14 +31,28 @@ def read_image(path):
         ValueError: a folder, not an image, truncated, with an alpha channel, with several frames, with 16-bit colours
             (Pillow would drop the lower byte) or in another colour space; the message names the file.
     """
+    return _decode(_read(path), path)
+
+
+def read_hashed_image(path):
+    """:func:`read_image`, and the first 12 hex digits of the SHA-256 of the very bytes that were decoded."""
+    data = _read(path)
+    return _decode(data, path), hashlib.sha256(data).hexdigest()[:12]
+
+
+def _read(path):
     path = Path(path)
     if path.is_dir():
         raise ValueError(f'{path} is a folder, not an image')
     if not path.is_file():
         raise FileNotFoundError(f'no such image: {path}')
+    return path.read_bytes()
+
+
+def _decode(data, path):
     try:
-        with _refused_when_truncated(), Image.open(path) as image:
-            depth = _bits_per_channel(image, path)
+        with _refused_when_truncated(), Image.open(io.BytesIO(data)) as image:
+            depth = _bits_per_channel(image, data)
             _refuse_lossy(image, depth, path)
             pixels = _to_array(ImageOps.exif_transpose(image))
     except (OSError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
@@ -117,7 +133,7 @@ def pair_images(folder, reference_folder, suffix=''):
     images, references = _by_stem(folder), _by_stem(reference_folder)
     pairs, taken = [], {}
     for stem, image in images.items():
-        partner = next((name for name in _partners(stem, suffix) if name in references), None)
+        partner = next((name for name in partners(stem, suffix) if name in references), None)
         if partner is None:
             continue
         if partner in taken:
@@ -145,6 +161,15 @@ def few(names, count=3):
     return f'{len(names)} ({", ".join(names[:count])}{", ..." if len(names) > count else ""})'
 
 
+def partners(stem, suffix):
+    """The names that belong to a name, the best first: itself, with the suffix, without it."""
+    yield stem
+    if suffix:
+        yield stem + suffix
+        if stem.endswith(suffix):
+            yield stem[: -len(suffix)]
+
+
 def _by_stem(folder):
     stems = {}
     for path in list_images(folder):
@@ -156,14 +181,6 @@ def _by_stem(folder):
     return stems
 
 
-def _partners(stem, suffix):
-    yield stem
-    if suffix:
-        yield stem + suffix
-        if stem.endswith(suffix):
-            yield stem[: -len(suffix)]
-
-
 def _common_ending(stems, references):
     """The shortest ending that all ``stems`` share and without which each is one of ``references``; '' if none is."""
     starts = [name for name in references if stems and stems[0].startswith(name)]
@@ -172,11 +189,10 @@ def _common_ending(stems, references):
     return next(fits, '')
 
 
-def _bits_per_channel(image, path):
+def _bits_per_channel(image, data):
     """Pillow opens 16-bit RGB as 8-bit without a word, so the depth is read from the file's own header."""
     if image.format == 'PNG':
-        with open(path, 'rb') as file:
-            return file.read(25)[24]  # 8 bytes signature, 8 of chunk header, width, height, then the depth
+        return data[24]  # 8 bytes signature, 8 of chunk header, width, height, then the depth
     if image.format == 'TIFF':
         return max(image.tag_v2.get(258, (1,)))  # BitsPerSample
     return 8

@@ -140,10 +140,11 @@ def gains(baseline_file, test_file, metrics=None):
         metrics = [metric for metric in metrics if base.mean(metric) != 0 or len(metrics) == 1]
         for metric in sorted(set(base.metrics) - set(metrics)):
             logger.warning('%s has no relative gain: its mean in %s is 0', metric, baseline_file)
-    return [_compare(base, test, metric, base_hash) for metric in metrics]
+    return [gain_between(base, test, metric, base_hash) for metric in metrics]
 
 
-def _compare(base, test, metric, base_hash):
+def gain_between(base, test, metric, base_hash=''):
+    """The :class:`Gain` of one metric between two :class:`~nriqa_plugin.evaluation.scores.Scores`, as :func:`gains`."""
     baseline, rows = _baseline(base, metric, base_hash), test.of(metric)
     baseline.check_same_images(row.image for row in rows)
     if baseline.judge_hash != rows[0].judge_hash:

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import sys
 from collections import Counter
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -11,7 +12,7 @@ from nriqa_plugin import __version__
 from nriqa_plugin.checks import atomic_path, check_file, unknown_name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Score:
     """One row; the fields are the columns.
 
@@ -77,7 +78,7 @@ def read_scores(path):
             or one metric scored by two judges; the message names file and line.
     """
     file = check_file('scores file', path)
-    rows = _parse(file, file.read_bytes())
+    rows = _parse(file, _lines(file))
     if not rows:
         raise ValueError(f'{path} holds no scores')
     return Scores(file, tuple(rows))
@@ -89,24 +90,30 @@ def read_unfinished(path):
     Raises:
         ValueError: as :func:`read_scores`; also when the file never was a scores file.
     """
-    data = Path(path).read_bytes()
-    complete = data[: data.rfind(b'\n') + 1]
-    if not complete and HEADER.encode().startswith(data):
+    with open(path, 'rb') as file:
+        start = file.readline()
+    if not start.endswith(b'\n') and HEADER.encode().startswith(start):
         return []
-    return _parse(path, complete or data)
+    return _parse(path, _lines(path, torn=start.endswith(b'\n')))
 
 
 def write_scores(path, rows):
     """Write :class:`Score` rows, sorted by metric and image, under a temporary name that is then renamed."""
-    with atomic_path(path) as temporary:
-        lines = [csv_line(row) for row in sorted(rows, key=lambda row: (row.metric, row.image))]
-        temporary.write_bytes((HEADER + ''.join(lines)).encode())
+    with atomic_path(path) as temporary, open(temporary, 'w', encoding='utf-8', newline='') as file:
+        file.write(HEADER)
+        file.writelines(map(csv_line, sorted(rows, key=order)))
 
 
-def score_row(image, judge, score, image_hash='', reference_hash='', judge_hash=None):
+def order(row):
+    """The key by which a finished file is sorted."""
+    return row.metric, row.image
+
+
+def score_row(image, judge, score, image_hash='', reference_hash='', judge_hash=None, metric=None):
     """The row for one score of a judge; ``judge_hash`` spares hashing its weights again."""
     judge_hash = judge.weights_hash() if judge_hash is None else judge_hash
-    return Score(image, judge.name, float(score), judge.higher_better, judge_hash, image_hash, reference_hash)
+    metric = judge.name if metric is None else metric
+    return Score(image, metric, float(score), judge.higher_better, judge_hash, image_hash, reference_hash)
 
 
 def csv_line(row):
@@ -159,36 +166,53 @@ def mean(values):
     return math.fsum(values) / len(values)
 
 
-def _parse(path, data):
+def _lines(path, torn=False):
+    """The lines of a file; when it is ``torn``, without a last one that has no end."""
+    with open(path, 'rb') as file:
+        for number, line in enumerate(file):
+            if not (torn and not line.endswith(b'\n')):
+                yield line.decode('utf-8' if number else 'utf-8-sig')  # spreadsheets put a byte order mark in front
+
+
+def _parse(path, lines):
+    header, rows, seen, judges = None, [], {}, {}
     try:
-        # Spreadsheets put a byte order mark in front.
-        lines = list(csv.reader(io.StringIO(data.decode('utf-8-sig')), strict=True))
+        for number, values in enumerate(csv.reader(lines, strict=True), 1):
+            if header is None:
+                header = _checked_header(path, values)
+            elif values:
+                rows.append(_checked_row(f'{path}, line {number}', header, values, number, seen, judges))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f'{path} is not a CSV file: {error}') from error
-    header = lines[0] if lines else []
+    if header is None:
+        _checked_header(path, [])
+    return rows
+
+
+def _checked_header(path, header):
     if sorted(header) != sorted(COLUMNS):
         raise ValueError(f'{path} is not a scores file: its columns are {header}, they must be {list(COLUMNS)}')
-    rows, seen, judges = [], {}, {}
-    for number, values in enumerate(lines[1:], 2):
-        if not values:
-            continue
-        where = f'{path}, line {number}'
-        row = _row(where, header, values)
-        if (row.image, row.metric) in seen:
-            raise ValueError(f'{where}: {row.metric} of {row.image} stands in line {seen[row.image, row.metric]} too')
-        seen[row.image, row.metric] = number
-        judge = (row.judge_hash, row.higher_better)
-        if judges.setdefault(row.metric, judge) != judge:
-            raise ValueError(f'{where}: {row.metric} by another judge or direction than in the lines above: '
-                             f'{judge}, above {judges[row.metric]}')  # fmt: skip
-        rows.append(row)
-    return rows
+    return header
+
+
+def _checked_row(where, header, values, number, seen, judges):
+    """One row; ``seen`` (lines by metric and image) and ``judges`` remember those above."""
+    row = _row(where, header, values)
+    lines = seen.setdefault(row.metric, {})
+    if row.image in lines:
+        raise ValueError(f'{where}: {row.metric} of {row.image} stands in line {lines[row.image]} too')
+    lines[row.image] = number
+    judge = (row.judge_hash, row.higher_better)
+    if judges.setdefault(row.metric, judge) != judge:
+        raise ValueError(f'{where}: {row.metric} by another judge or direction than in the lines above: '
+                         f'{judge}, above {judges[row.metric]}')  # fmt: skip
+    return row
 
 
 def _row(where, header, values):
     if len(values) != len(header):
         raise ValueError(f'{where}: {len(values)} values for {len(header)} columns')
-    row = dict(zip(header, values, strict=True))
+    row = dict(zip(header, map(sys.intern, values), strict=True))  # names and hashes come again in many rows
     if not row['image'] or not row['metric']:
         raise ValueError(f'{where}: no image or no metric')
     try:

@@ -1,42 +1,69 @@
-"""Scoring a folder of images with judges, into a scores file that survives crashes."""
+"""Scoring images and clips with any number of judges in one pass, into a scores file that survives crashes."""
 
 import contextlib
 import hashlib
-import logging
-from dataclasses import replace
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nriqa_plugin.checks import check_device, file_hash
-from nriqa_plugin.evaluation.images import few, list_images, pair_images, read_image
-from nriqa_plugin.evaluation.scores import csv_line, mean, read_scores, read_unfinished, score_row, write_scores
+from nriqa_plugin.checks import check_device, check_number
+from nriqa_plugin.evaluation.clips import CLIP_MEMORY
+from nriqa_plugin.evaluation.one_pass import Expected, OnePass
+from nriqa_plugin.evaluation.provenance import record_provenance
+from nriqa_plugin.evaluation.scores import (
+    Scores,
+    csv_line,
+    order,
+    read_scores,
+    score_row,
+    write_scores,
+)
+from nriqa_plugin.evaluation.sources import ImageFile, find_units
+from nriqa_plugin.evaluation.unfinished import Unfinished
 from nriqa_plugin.iqa import Scorer, create_scorer
 
-__all__ = ['read_scores', 'score_folder', 'score_row', 'write_scores']
-
-logger = logging.getLogger('nriqa_plugin')
+__all__ = ['read_scores', 'score_files', 'score_folder', 'score_row', 'score_units', 'write_scores']
 
 
-def score_folder(images, judges, out, references=None, device='auto', progress=True, suffix=''):
-    """Score every image of a folder with every judge, into a scores file.
+def score_folder(
+    images,
+    judges,
+    out,
+    references=None,
+    device='auto',
+    progress=True,
+    suffix='',
+    regions=None,
+    clip_memory=CLIP_MEMORY,
+    one_clip=False,
+):
+    """Score images or clips with every judge, into a scores file.
 
-    Each image is decoded once and scored alone, so that memory does not grow with the folder. A row is on disk as
-    soon as it is known: after a crash the same call goes on where it stopped. Rows of unchanged images are kept,
-    changed images are scored again, which a warning tells, rows of metrics that are not asked for stay. A file in
-    which no row would stay is of another run and is refused.
+    Each image is decoded once, in a background thread, and scored alone, so that memory does not grow with the
+    folder. A row is on disk as soon as it is known: after a crash the same call goes on where it stopped. Rows of
+    unchanged images are kept, changed images are scored again, which a warning tells, rows of metrics that are not
+    asked for stay. A file in which no row would stay is of another run and is refused. What made the rows is noted
+    beside the file, see :mod:`nriqa_plugin.evaluation.provenance`.
 
     Args:
-        images (str | Path): folder of images, see :func:`~nriqa_plugin.evaluation.images.list_images`.
+        images (str | Path): a folder of images, of clips (subfolders of frames) or of videos, or a video, see
+            :func:`nriqa_plugin.evaluation.sources.find_units`. The n-th further frame of a clip is stored as
+            ``CLIP::n``; a video judge has one row a clip.
         judges (Sequence[Scorer | str]): judges, or their names; also a single one.
         out (str | Path): the CSV file, sorted by metric and image when done.
-        references (str | Path | None): folder of references, paired by name; wanted by full-reference judges.
+        references (str | Path | None): the same of the references, paired by name; wanted by full-reference judges.
         device (str): ``auto`` (a GPU if there is one) or a torch device. The judges are moved there.
         progress (bool): show a progress bar on a terminal.
         suffix (str): ending of the images' names, such as BasicSR's ``_<run>``. It is ignored in pairing and left out
             of the stored names, so that the scores files of two runs compare.
+        regions (Callable | None): ``(image (3, H, W), reference or None) -> [(top, left, size), ...]``. The judges see
+            these crops instead of the image, the score is the mean over them, and the metric is called
+            ``NAME@LABEL`` with the callable's attribute ``label`` (``flat`` without); an attribute ``identity`` (text)
+            goes into the judge's hash, and with ``needs_reference`` references are wanted for every judge. Images
+            without such a region have no row; a warning counts them.
+        clip_memory (float): GiB that the frames of one clip may take, which a video judge needs at once.
+        one_clip (bool): a folder of images holds the frames of one clip.
 
     Returns:
         Scores: all rows of the file.
@@ -44,151 +71,97 @@ def score_folder(images, judges, out, references=None, device='auto', progress=T
     Raises:
         FileNotFoundError: a missing folder.
         ValueError: images that do not pair, a file ``out`` that belongs to other judges or images, an image that a
-            judge cannot score (the message names both).
+            judge cannot score (the message names both), a damaged video, a clip too large for a video judge.
     """
-    judges = _named(judges, references is not None)
-    files = {
-        name: (image, [reference] if reference else [])
-        for name, (image, reference) in _files(images, references, suffix).items()
-    }
-    return score_files(files, judges.values(), out, device, progress)
+    judges = _built(judges)
+    units, clips = find_units(images, references, suffix, one_clip)
+    return score_units(units, judges, out, device, progress, regions, clip_memory, references is not None, clips)
 
 
-def score_files(files, judges, out, device='auto', progress=True):
+def score_files(files, judges, out, device='auto', progress=True, regions=None):
     """Score named image files, as :func:`score_folder` does with those of a folder.
 
     Args:
         files (dict[str, tuple[Path, Sequence[Path]]]): by stored name the image and its references; with several of
             them the score of a full-reference judge is the mean over these.
     """
-    judges = _named(judges, any(references for _, references in files.values()))
-    device = check_device(device)
-    hashes = {path: file_hash(path) for image, references in files.values() for path in (image, *references)}
-    todo = {}
-    for metric, judge in judges.items():
-        judge_hash = judge.weights_hash()
-        for name, (image, references) in files.items():
-            reference_hash = _joint_hash([hashes[r] for r in references]) if judge.needs_reference else ''
-            todo[name, metric] = score_row(name, judge, float('nan'), hashes[image], reference_hash, judge_hash)
-    image_hashes = {name: hashes[pair[0]] for name, pair in files.items()}
-    rows, outdated = _sort_rows(Path(out), todo, image_hashes)
-    for row in rows:
-        todo.pop((row.image, row.metric), None)
+    units = {name: ImageFile(name, image, references) for name, (image, references) in files.items()}
+    with_references = any(references for _, references in files.values())
+    return score_units(units, _built(judges), out, device, progress, regions, with_references=with_references)
+
+
+def score_units(
+    units,
+    judges,
+    out,
+    device='auto',
+    progress=True,
+    regions=None,
+    clip_memory=CLIP_MEMORY,
+    with_references=False,
+    clips=False,
+):
+    """Score units of :mod:`nriqa_plugin.evaluation.sources`; everything else is as in :func:`score_folder`.
+
+    Args:
+        units (dict): by stored name.
+        with_references (bool): whether full-reference judges have what they need.
+        clips (bool): whether frames of one clip are neighbours, so that a video judge may score them.
+    """
+    out, device = Path(out), check_device(device)
+    expected = _expected(_built(judges), regions, with_references, clips)
+    check_number('clip_memory', clip_memory, low=0)
+    unfinished = Unfinished(out, units, expected)
+    rows = unfinished.kept
     # From here on the file is only appended to, line by line; a torn last line was left behind by this rewrite.
     write_scores(out, rows)
-    for judge in judges.values():
-        judge.to(device)
-    with open(out, 'a', encoding='utf-8', newline='') as file, _bar(progress, len(files)) as advance:
-        for name, (path, references) in files.items():
-            missing = [(judge, todo[name, metric]) for metric, judge in judges.items() if (name, metric) in todo]
-            for row in _score_image(path, references, missing, device):
-                file.write(csv_line(row))
-                file.flush()
-                rows.append(row)
-            advance()
+    for metric in expected.values():
+        metric.judge.to(device)
+    scoring = OnePass(units, expected, unfinished, device, regions, clip_memory)
+    with open(out, 'a', encoding='utf-8', newline='') as file, _bar(progress, len(units)) as advance:
+        for row in scoring.rows(advance):
+            if scoring.made == 0:
+                judges = {metric: (new.judge, new.judge_hash) for metric, new in expected.items()}
+                record_provenance(out, judges, device, goes_on=bool(rows))
+            scoring.made += 1
+            file.write(csv_line(row))
+            file.flush()
+            rows.append(row)
+    scoring.tell_skipped()
     write_scores(out, rows)
-    _tell_changes(out, outdated, image_hashes)
-    return read_scores(out)
+    unfinished.tell_changes()
+    return Scores(out, tuple(sorted(rows, key=order)))
 
 
-def _named(judges, references):
-    """``{metric: judge}``, refusing what cannot score single images, with ``references`` or without."""
+def _built(judges):
     judges = [judges] if isinstance(judges, (str, Scorer)) else judges
-    named = {}
-    for judge in map(create_scorer, judges):
-        if judge.name in named:
+    return [create_scorer(judge) for judge in judges]
+
+
+def _expected(judges, regions, with_references, clips):
+    """``{metric: Expected}``, refusing what cannot be scored."""
+    label, identity = getattr(regions, 'label', 'flat'), getattr(regions, 'identity', '')
+    expected = {}
+    for judge in judges:
+        metric = judge.name if regions is None else f'{judge.name}@{label}'
+        if metric in expected:
             raise ValueError(f'two judges are called {judge.name!r}; score them into two files')
-        if judge.temporal:
-            raise ValueError(f'{judge.name} is a video judge and cannot score single images')
-        if judge.needs_reference and not references:
+        if judge.temporal and (not clips or regions is not None):
+            what = 'single images' if regions is None else 'crops of single images'
+            raise ValueError(f'{judge.name} is a video judge and cannot score {what}; give it clips')
+        if judge.needs_reference and not with_references:
             raise ValueError(f'{judge.name} is a full-reference judge and needs a folder of references')
-        named[judge.name] = judge
-    if not named:
+        judge_hash = judge.weights_hash()
+        if regions is not None and identity:
+            judge_hash = hashlib.sha256(f'{judge_hash} {identity}'.encode()).hexdigest()[:12]
+        # The regions may be those of the reference: then a row holds for this reference only.
+        needs_reference = judge.needs_reference or getattr(regions, 'needs_reference', False)
+        if needs_reference and not with_references:
+            raise ValueError(f'{metric} needs a folder of references, whose regions are looked at')
+        expected[metric] = Expected(judge, judge_hash, judge.higher_better, needs_reference, judge.temporal)
+    if not expected:
         raise ValueError('no judge to score with')
-    return named
-
-
-def _files(images, references, suffix):
-    """``{stored name: (image, reference or None)}``, sorted."""
-    if references is None:
-        pairs = [(image, None) for image in list_images(images)]
-    else:
-        pairs = pair_images(images, references, suffix)
-    files = {}
-    for image, reference in pairs:
-        name = image.stem.removesuffix(suffix) + image.suffix
-        if name in files:
-            raise ValueError(f'{image.name} and {files[name][0].name} are both called {name} without {suffix!r}')
-        files[name] = (image, reference)
-    return files
-
-
-def _sort_rows(out, todo, image_hashes):
-    """The rows of an unfinished or older ``out``: those that still hold, and those to be made again.
-
-    Raises:
-        ValueError: rows of other images, of another judge under the same name, outdated ones that nobody renews, or
-            not a single one that holds.
-    """
-    if not out.exists():
-        return [], []
-    rows = read_unfinished(out)
-    strange = sorted({row.image for row in rows} - image_hashes.keys())
-    if strange:
-        raise ValueError(f'{out} is of another folder: it has {few(strange)} that are not there; choose another file')
-    if rows and all(row.image_hash != image_hashes[row.image] for row in rows):
-        raise ValueError(f'{out} holds scores of other images under the same names; choose another file or delete it')
-    kept, outdated = [], []
-    for row in rows:
-        new = todo.get((row.image, row.metric))
-        if new is None and row.image_hash != image_hashes[row.image]:
-            raise ValueError(f'{out}: {row.image} has changed since {row.metric} scored it; '
-                             f'score {row.metric} again too, or choose another file')  # fmt: skip
-        if new and (row.judge_hash, row.higher_better) != (new.judge_hash, new.higher_better):
-            raise ValueError(f'{out} holds {row.metric} by another judge ({row.judge_hash}, now {new.judge_hash}); '
-                             'choose another file')  # fmt: skip
-        same = new is None or (row.image_hash, row.reference_hash) == (new.image_hash, new.reference_hash)
-        (kept if same else outdated).append(row)
-    if outdated and not kept:
-        raise ValueError(f'{out} holds scores of other images or references under the same names; '
-                         'choose another file or delete it')  # fmt: skip
-    return kept, outdated
-
-
-def _tell_changes(out, outdated, image_hashes):
-    count = len({row.image for row in outdated})
-    if count:
-        one = count == 1
-        what = 'image' if one else 'images'
-        if any(row.image_hash == image_hashes[row.image] for row in outdated):
-            what += ' or its reference' if one else ' or their references'
-        again = 'was scored again' if one else 'were scored again'
-        logger.warning(f'{count} {what} had changed since {out} was written and {again}')
-
-
-# no_grad, not inference_mode: a constant that a judge caches here must still be usable in a training loss.
-@torch.no_grad()
-def _score_image(path, references, missing, device):
-    """Yield the finished rows of one image; ``missing`` holds (judge, row without score)."""
-    if not missing:
-        return
-    image = read_image(path)[None].to(device)
-    needs_reference = any(judge.needs_reference for judge, _ in missing)
-    targets = [read_image(reference)[None].to(device) for reference in references] if needs_reference else []
-    for judge, row in missing:
-        try:
-            given = targets if judge.needs_reference else [None]
-            score = mean(judge(image, target).item() for target in given)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f'{judge.name} cannot score {path}: {error}') from error
-        except RuntimeError as error:
-            raise RuntimeError(f'{judge.name} failed on {path}: {error}') from error
-        yield replace(row, score=score)
-
-
-def _joint_hash(hashes):
-    """The hash of one reference, or one for all of several."""
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256(''.join(hashes).encode()).hexdigest()[:12]
+    return expected
 
 
 @contextlib.contextmanager

@@ -83,7 +83,7 @@ class Ensemble(Scorer):
     def weights_hash(self):
         """12 hex digits for the judges, their options and weights and their shares, whatever their order."""
         inner = sorted((judge.name, self.shares[judge.name], judge.weights_hash()) for judge in self.judges)
-        return tensors_hash((), repr((type(self).__name__, sorted(self._plain_options()), inner)))
+        return tensors_hash((), repr((type(self).__name__, sorted(self.plain_options()), inner)))
 
     def _tensors(self):
         # The judges keep theirs out of every state_dict, from which the base class would read them.

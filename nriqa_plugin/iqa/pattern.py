@@ -36,10 +36,15 @@ class Pattern(Scorer):
     no_gradient = 'a pattern counts only where it is significant'
 
     def score(self, pred, ref=None):
-        mean = functional.avg_pool2d(pred, 3, stride=1)
-        detail = (pred[..., 1:-1, 1:-1] - mean).clamp(-EDGE, EDGE)
+        detail = fine_detail(pred)
         periods = [period for period in PERIODS if 2 * period <= min(detail.shape[-2:])]
         return 255 * torch.stack([_amplitude(detail, period) for period in periods]).amax(0)
+
+
+def fine_detail(images):
+    """Images less their 3x3 mean, without a border of 1 px; what is beyond ``EDGE`` counts as much as that."""
+    mean = functional.avg_pool2d(images, 3, stride=1)
+    return (images[..., 1:-1, 1:-1] - mean).clamp(-EDGE, EDGE)
 
 
 def _amplitude(detail, period):

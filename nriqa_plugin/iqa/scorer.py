@@ -160,9 +160,10 @@ class Scorer(nn.Module):
 
     def weights_hash(self):
         """12 hex digits that stand for the judge: its name, its options (plain attributes) and its weights."""
-        return tensors_hash(self._tensors(), repr((type(self).__name__, self.name, sorted(self._plain_options()))))
+        return tensors_hash(self._tensors(), repr((type(self).__name__, self.name, sorted(self.plain_options()))))
 
-    def _plain_options(self):
+    def plain_options(self):
+        """Pairs of name and value of the plain attributes (numbers, texts, tuples) that make this judge what it is."""
         hidden = ('training', 'name')
         plain = (bool, int, float, str, tuple)
         own = {key: value for key, value in vars(self).items() if key[0] != '_' and key not in hidden}

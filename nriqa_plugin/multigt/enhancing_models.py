@@ -6,6 +6,8 @@ from nriqa_plugin.checks import check_file, check_number, file_hash, import_extr
 from nriqa_plugin.evaluation.images import list_images, read_image
 from nriqa_plugin.multigt.enhancer import Enhancer
 
+OWN = 'for a network of your own write package.module:factory as the enhancer'
+
 
 class Model(Enhancer):
     """A network from any checkpoint that the package spandrel reads (ESRGAN, SwinIR, HAT, SCUNet, ...).
@@ -29,7 +31,7 @@ class Model(Enhancer):
 
     def __init__(self, weights, down=None, overlap=32):
         self.file, self.hash = str(weights), file_hash(check_file('model: weights', weights))
-        self.network = _load(weights)
+        self.network = load_with_spandrel('model: weights', weights, OWN)
         self.scale = self.network.scale
         down = self.scale if down is None else check_number('model: down', down, low=1, integer=True)
         if self.scale % down:
@@ -87,24 +89,31 @@ class Folder(Enhancer):
         return made
 
 
-def _load(file):
-    spandrel = import_extra('spandrel', 'gts', 'the enhancer model')
+def load_with_spandrel(option, file, otherwise):
+    """A network for images, in eval mode and frozen, from any checkpoint that spandrel knows.
+
+    Args:
+        option (str): how errors call the file.
+        otherwise (str): what to do with a network that spandrel does not know.
+
+    Raises:
+        ImportError: spandrel is missing.
+        ValueError: a damaged file, or no network for images of 1 or 3 channels.
+    """
+    spandrel = import_extra('spandrel', 'gts', 'the network of a checkpoint')
     try:
         if str(file).endswith('.safetensors'):
             network = spandrel.ModelLoader().load_from_file(file)
         else:
-            state = spandrel.canonicalize_state_dict(load_weights('model: weights', file))
+            state = spandrel.canonicalize_state_dict(load_weights(option, file))
             network = spandrel.ModelLoader().load_from_state_dict(state)
     except spandrel.UnsupportedModelError as error:
-        raise ValueError(f'model: weights: spandrel knows no network that {file} belongs to; for a network of your own '
-                         'write package.module:factory as the enhancer') from error  # fmt: skip
+        raise ValueError(f'{option}: spandrel knows no network that {file} belongs to; {otherwise}') from error
     if not isinstance(network, spandrel.ImageModelDescriptor):
-        raise ValueError(
-            f'model: weights: {file} is a {type(network).__name__}, which makes no image of an image alone'
-        )
+        raise ValueError(f'{option}: {file} is a {type(network).__name__}, which makes no image of an image alone')
     channels = (network.input_channels, network.output_channels)
     if channels not in ((3, 3), (1, 1)):
-        raise ValueError(f'model: weights: {file} takes {channels[0]} and gives {channels[1]} channels, wanted 3 or 1')
+        raise ValueError(f'{option}: {file} takes {channels[0]} and gives {channels[1]} channels, wanted 3 or 1')
     network.eval()
     for parameter in network.model.parameters():
         parameter.requires_grad_(False)

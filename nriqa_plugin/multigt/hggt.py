@@ -32,6 +32,21 @@ def read_hggt(root):
         FileNotFoundError: a folder, an image or a label file is missing.
         ValueError: a label file that is not JSON, or lacks a label.
     """
+    sets = []
+    for name, paths, answers in read_answers(root):
+        majority = [effective_label(of_version) for of_version in zip(*answers, strict=True)]
+        positive = (False, *(label == 'Positive' for label in majority))
+        sets.append(CandidateSet(name, tuple(map(str, paths)), positive))
+    return sets
+
+
+def read_answers(root):
+    """What every annotator said, as :func:`read_hggt` finds it.
+
+    Returns:
+        list[tuple[str, list[Path], list[list[str]]]]: name of the set, its five images (the original first), and for
+        each annotator the labels of the four versions.
+    """
     images, labels = Path(root, 'images'), Path(root, 'labels')
     for folder in (images, labels):
         if not folder.is_dir():
@@ -69,11 +84,9 @@ def _read_part(images, labels, part):
             if file not in there[folder]:
                 raise FileNotFoundError(f'layout: hggt: {labels / ANNOTATORS[0] / name}.json belongs to '
                                         f'{images / folder / file}, which is missing')  # fmt: skip
-        votes = [_read_labels(labels / annotator / f'{name}.json') for annotator in ANNOTATORS]
-        majority = [effective_label(of_version) for of_version in zip(*votes, strict=True)]
-        paths = tuple(str(images / folder / file) for folder, file in files.items())
-        positive = (False, *(label == 'Positive' for label in majority))
-        sets.append(CandidateSet(f'{part}/{name}' if part else name, paths, positive))
+        answers = [_read_labels(labels / annotator / f'{name}.json') for annotator in ANNOTATORS]
+        paths = [images / folder / file for folder, file in files.items()]
+        sets.append((f'{part}/{name}' if part else name, paths, answers))
     return sets
 
 

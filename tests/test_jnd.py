@@ -1,0 +1,412 @@
+"""Votes to JND: intervals over people, parts, pairs, outliers, and the command, on simulated and on real votes."""
+
+import csv
+import math
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip('scipy', reason='the extra report is not installed')
+pytest.importorskip('matplotlib', reason='the extra report is not installed')
+
+from scipy import stats
+
+from nriqa_plugin.cli import app
+from nriqa_plugin.evaluation.jnd import jnd_scale
+from nriqa_plugin.evaluation.jnd_figure import jnd_figure
+from nriqa_plugin.evaluation.observers import judge_observers
+from nriqa_plugin.evaluation.statistics import holm
+from nriqa_plugin.evaluation.thurstone import JND, thurstone
+from nriqa_plugin.evaluation.votes import Vote
+
+NAMES = 'abcd'
+
+
+def people(truth, observers, generator, scenes=5, spread=0.0, sides=True):
+    """Votes of simulated observers on every pair of every scene; ``spread`` is by how much each one's truth differs."""
+    votes = []
+    for who in range(observers):
+        own = np.asarray(truth) + spread * generator.normal(size=len(truth))
+        for scene in range(scenes):
+            for i in range(len(truth)):
+                for j in range(i):
+                    prefers_i = generator.random() < 0.5 * math.erfc((own[j] - own[i]) / JND / math.sqrt(2))
+                    left, right, chosen = NAMES[i], NAMES[j], 0.0 if prefers_i else 1.0
+                    if sides and generator.random() < 0.5:
+                        left, right, chosen = right, left, 1 - chosen
+                    votes.append(Vote(f'o{who}', f's{scene}', left, right, chosen))
+    return votes
+
+
+def scores(scale):
+    return {row.condition: row.jnd for row in scale.rows}
+
+
+def votes_for(one, other, wins, losses=0, observer='o{}', scene=''):
+    chosen = [0.0] * wins + [1.0] * losses
+    return [Vote(observer.format(i), scene, one, other, c) for i, c in enumerate(chosen)]
+
+
+def test_the_score_is_that_of_the_counts_and_the_side_does_not_matter():
+    votes = people([0, 0.5, 1, 2], 6, np.random.default_rng(0))
+    counts = np.zeros((4, 4))
+    for vote in votes:
+        i, j = NAMES.index(vote.left), NAMES.index(vote.right)
+        counts[i, j] += 1 - vote.chosen
+        counts[j, i] += vote.chosen
+    scale = jnd_scale(votes, resamples=20)
+    expected = thurstone(counts)
+    assert scores(scale) == pytest.approx(dict(zip(NAMES, expected, strict=True)))
+    for row in scale.rows:
+        i = NAMES.index(row.condition)
+        assert row.wins == counts[i].sum()
+        assert row.votes == counts[i].sum() + counts[:, i].sum()
+        assert row.share == row.wins / row.votes
+    flipped = [Vote(v.observer, v.scene, v.right, v.left, 1 - v.chosen) for v in votes]
+    assert jnd_scale(flipped, resamples=20) == scale
+    assert [row.jnd for row in scale.rows] == sorted(expected, reverse=True)
+
+
+def test_a_tie_is_half_a_vote_for_either():
+    tie = [*votes_for('a', 'b', 3, 1), Vote('x', '', 'a', 'b', 0.5), Vote('y', '', 'b', 'a', 0.5)]
+    both = [*votes_for('a', 'b', 4, 2)]
+    assert scores(jnd_scale(tie, resamples=5)) == pytest.approx(scores(jnd_scale(both, resamples=5)))
+    four_fifths = [Vote('x', '', 'a', 'b', 0.2)]
+    assert jnd_scale(four_fifths, resamples=5).rows[0].share == pytest.approx(0.8)
+
+
+def test_relative_to_one_condition_it_is_0_without_an_interval_and_differences_stay():
+    votes = people([0, 0.5, 1, 2], 8, np.random.default_rng(1))
+    free, fixed = jnd_scale(votes, resamples=100), jnd_scale(votes, relative_to='b', resamples=100)
+    row = next(row for row in fixed.rows if row.condition == 'b')
+    assert (row.jnd, row.low, row.high) == (0, 0, 0)
+    assert scores(fixed)['d'] == pytest.approx(scores(free)['d'] - scores(free)['b'])
+    assert [pair.difference for pair in fixed.pairs] == pytest.approx([pair.difference for pair in free.pairs])
+    assert [pair.low for pair in fixed.pairs] == pytest.approx([pair.low for pair in free.pairs])
+
+
+def test_the_intervals_are_those_of_a_plain_bootstrap_over_observers():
+    """Drawn one by one: observers with all their votes."""
+    votes = people([0, 0.5, 1], 9, np.random.default_rng(2), scenes=3, spread=0.6)
+    whose = {}
+    for vote in votes:
+        table = whose.setdefault(vote.observer, np.zeros((3, 3)))
+        i, j = NAMES.index(vote.left), NAMES.index(vote.right)
+        table[i, j] += 1 - vote.chosen
+        table[j, i] += vote.chosen
+    rng, drawn = np.random.default_rng(3), []
+    for _ in range(500):
+        drawn.append(thurstone(sum(whose[name] for name in rng.choice(list(whose), len(whose)))))
+    low, high = np.quantile(drawn, [0.05, 0.95], axis=0)
+    rows = {row.condition: row for row in jnd_scale(votes, resamples=2000, level=0.9).rows}
+    for name, from_, to in zip('abc', low, high, strict=True):
+        assert (rows[name].low, rows[name].high) == pytest.approx((from_, to), abs=0.12 * (to - from_))
+
+
+def test_people_who_differ_make_wider_intervals_than_votes_alone():
+    votes = people([0, 0.5, 1, 2], 10, np.random.default_rng(4), scenes=10, spread=1.0)
+    nobody = [Vote('', v.scene, v.left, v.right, v.chosen) for v in votes]
+    by_people, by_votes = (jnd_scale(v, resamples=300).rows[0] for v in (votes, nobody))
+    assert by_people.jnd == pytest.approx(by_votes.jnd)
+    assert by_people.high - by_people.low > 1.5 * (by_votes.high - by_votes.low)
+
+
+def coverage(simulations, observers, resamples):
+    """How often the 90 % interval of a difference holds the truth, in votes of simulated people who differ."""
+    truth, rng, inside, total = np.array([0.0, 0.3, 0.8, 1.6]), np.random.default_rng(5), 0, 0
+    for seed in range(simulations):
+        votes = people(truth, observers, rng, scenes=4)
+        for pair in jnd_scale(votes, resamples=resamples, level=0.9, seed=seed).pairs:
+            inside += pair.low <= truth[NAMES.index(pair.condition)] - truth[NAMES.index(pair.other)] <= pair.high
+            total += 1
+    return inside / total
+
+
+def test_the_intervals_hold_the_truth_of_simulated_people_about_as_often_as_they_say():
+    assert 0.80 < coverage(30, 20, 150) < 0.97
+
+
+@pytest.mark.slow
+def test_the_intervals_hold_the_truth_of_simulated_people_as_often_as_they_say():
+    assert 0.86 < coverage(300, 25, 500) < 0.94
+
+
+def test_equal_conditions_are_found_different_as_rarely_as_the_level_says():
+    rng, found = np.random.default_rng(6), 0
+    for seed in range(40):
+        scale = jnd_scale(people([0, 0, 0], 15, rng, scenes=3), resamples=200, seed=seed)
+        found += min(pair.p_holm for pair in scale.pairs) < 0.05
+    assert found / 40 < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 40)
+
+
+def test_the_pairs_hold_their_votes_and_holms_correction():
+    votes = people([0, 0.5, 1, 2], 12, np.random.default_rng(7))
+    scale = jnd_scale(votes, resamples=200)
+    assert len(scale.pairs) == 6
+    assert [pair.p_holm for pair in scale.pairs] == pytest.approx(holm([pair.p for pair in scale.pairs]))
+    for pair in scale.pairs:
+        direct = [v for v in votes if {v.left, v.right} == {pair.condition, pair.other}]
+        wins = sum(1 - v.chosen if v.left == pair.condition else v.chosen for v in direct)
+        assert (pair.votes, pair.share) == (len(direct), wins / len(direct))
+        assert pair.fitted == pytest.approx(stats.norm.cdf(pair.difference / JND))
+        assert pair.difference >= 0
+        assert pair.low < pair.difference < pair.high
+    assert next(pair.p for pair in scale.pairs if {pair.condition, pair.other} == {'a', 'd'}) < 0.001
+
+
+def test_three_of_three_is_no_proof_although_every_resample_agrees():
+    scale = jnd_scale(votes_for('a', 'b', 3), resamples=200)
+    (pair,) = scale.pairs
+    assert pair.difference > 2
+    assert pair.low == pair.high == pytest.approx(pair.difference)
+    assert pair.p > 0.05
+    assert any('set by the prior of 10 JND' in note for note in scale.notes)
+
+
+def test_scenes_have_their_own_scales_from_the_same_resamples():
+    votes = people([0, 0.5, 1, 2], 8, np.random.default_rng(8), scenes=3)
+    scale = jnd_scale(votes, by='scene', resamples=100)
+    assert [row.scene for row in scale.rows] == ['s0'] * 4 + ['s1'] * 4 + ['s2'] * 4
+    alone = jnd_scale([vote for vote in votes if vote.scene == 's1'], by='scene', resamples=100)
+    assert alone.rows == scale.rows[4:8]
+    assert len(scale.pairs) == 18
+    with pytest.raises(ValueError, match='has no scene'):
+        jnd_scale(votes_for('a', 'b', 3), by='scene')
+    with pytest.raises(ValueError, match='nobody has seen d'):
+        jnd_scale([vote for vote in votes if 'd' not in (vote.left, vote.right) or vote.scene != 's0'], by='scene',
+                  relative_to='d')  # fmt: skip
+
+
+def test_groups_that_nobody_compared_are_named_and_have_scales_of_their_own():
+    votes = [*votes_for('a', 'b', 6, 2), *votes_for('c', 'd', 3, 5)]
+    scale = jnd_scale(votes, resamples=100, relative_to='b')
+    assert [(row.condition, row.part) for row in scale.rows] == [('a', 0), ('b', 0), ('d', 1), ('c', 1)]
+    assert {(pair.condition, pair.other) for pair in scale.pairs} == {('a', 'b'), ('d', 'c')}
+    found = scores(scale)
+    assert found['b'] == 0
+    assert found['c'] == pytest.approx(-found['d'])  # the other group keeps its mean at 0
+    (note,) = [note for note in scale.notes if 'nobody compared' in note]
+    assert 'a, b; c, d' in note
+
+
+def test_resamples_that_lose_the_only_link_say_nothing():
+    """One person alone links c: without this person nothing is known of c, which leaves no interval."""
+    votes = [*votes_for('a', 'b', 10, 6), Vote('o0', '', 'b', 'c', 0.0), Vote('o0', '', 'c', 'b', 0.0)]
+    scale = jnd_scale(votes, resamples=300)
+    assert all(math.isnan(row.low) for row in scale.rows)
+    assert any('too few observers for an interval of a, b, c' in note for note in scale.notes)
+    assert all(math.isfinite(pair.p) for pair in scale.pairs)
+
+
+def test_a_single_observer_has_no_interval_and_few_are_told():
+    alone = jnd_scale([Vote('me', '', v.left, v.right, v.chosen) for v in votes_for('a', 'b', 6, 2)], resamples=50)
+    assert math.isnan(alone.rows[0].low)
+    assert math.isnan(alone.rows[0].share_low)
+    assert 'one observer' in alone.notes[0]
+    few = jnd_scale(people([0, 1], 4, np.random.default_rng(9)), resamples=50)
+    assert '4 observers: the intervals of so few' in few.notes[0]
+    unknown = jnd_scale(votes_for('a', 'b', 6, 2, observer=''), resamples=50)
+    assert unknown.observers == 0
+    assert 'do not say whose they are' in unknown.notes[0]
+    assert unknown.rows[0].low < unknown.rows[0].jnd < unknown.rows[0].high
+
+
+def test_a_fit_that_is_none_shows():
+    """a beats b beats c beats a: no scale can say so."""
+    circle = [*votes_for('a', 'b', 18, 2), *votes_for('b', 'c', 18, 2), *votes_for('c', 'a', 18, 2)]
+    fit = jnd_scale(circle, resamples=10).fits[0]
+    assert fit.df == 1
+    assert fit.p < 1e-6
+    rng, p = np.random.default_rng(10), []
+    for _ in range(40):
+        p.append(jnd_scale(people([0, 0.5, 1, 2], 10, rng, scenes=4), resamples=2).fits[0].p)
+    assert 0.3 < np.mean(p) < 0.7  # uniform where the model holds
+
+
+@pytest.mark.parametrize(
+    ('votes', 'said'),
+    [
+        ([], 'there are no votes'),
+        ([Vote('o', '', 'a', 'a', 0.0)], 'cannot be compared with itself'),
+        ([Vote('o', '', 'a', 'b', math.nan)], 'chosen must be finite'),
+        ([Vote('o', '', 'a', 'b', 2.0)], r'chosen must be finite and in \[0, 1\]'),
+        ([Vote('o', '', 'a', 'b', 0.0), Vote('', '', 'a', 'b', 0.0)], '1 of 2 votes have no observer'),
+        ([Vote('o', '', 'a', 'bb', 0.0)], "unknown condition .*'bb'. Did you mean 'b'"),
+    ],
+)
+def test_votes_that_are_none_are_refused(votes, said):
+    with pytest.raises(ValueError, match=said):
+        jnd_scale(votes, conditions=['a', 'b'])
+
+
+def test_numbers_and_names_out_of_range_are_refused():
+    votes = votes_for('method_a', 'method_b', 3, 2)
+    with pytest.raises(ValueError, match="condition to be 0: 'method_c'. Did you mean"):
+        jnd_scale(votes, relative_to='method_c')
+    with pytest.raises(ValueError, match='level must be in'):
+        jnd_scale(votes, level=1)
+    with pytest.raises(ValueError, match='prior must be'):
+        jnd_scale(votes, prior=math.inf)
+    with pytest.raises(ValueError, match='value for by'):
+        jnd_scale(votes, by='image')
+
+
+def test_one_who_votes_backwards_is_found_and_nobody_else():
+    rng = np.random.default_rng(11)
+    votes = people([0, 0.7, 1.4, 2.1], 12, rng)
+    votes += [Vote('backwards', v.scene, v.left, v.right, 1 - v.chosen) for v in people([0, 0.7, 1.4, 2.1], 1, rng)]
+    found = judge_observers(votes)
+    assert [one.observer for one in found if one.outlier] == ['backwards']
+    assert found[0].observer == 'backwards'
+    assert found[0].agreement < 0.4 < 0.6 < np.mean([one.agreement for one in found[1:]])
+    assert found[0].score < -4
+
+
+def test_alike_people_have_scores_around_0_with_deviation_1():
+    rng, all_scores, flagged = np.random.default_rng(12), [], 0
+    for _ in range(15):
+        found = judge_observers(people([0, 0.7, 1.4, 2.1], 20, rng, scenes=6))
+        all_scores += [one.score for one in found]
+        flagged += sum(one.outlier for one in found)
+    assert np.mean(all_scores) == pytest.approx(0, abs=0.25)
+    assert np.std(all_scores) == pytest.approx(1, abs=0.15)
+    assert flagged <= 0.03 * 300
+
+
+def test_the_score_is_how_unlikely_the_votes_are():
+    votes = [*votes_for('a', 'b', 15, 5, observer='all'), *votes_for('a', 'b', 2, 6, observer='me')]
+    me = next(one for one in judge_observers(votes) if one.observer == 'me')
+    p = stats.norm.cdf(np.diff(thurstone([[0, 15], [5, 0]])[::-1])[0] / JND)
+    likelihoods = np.array([k * math.log(p) + (8 - k) * math.log(1 - p) for k in range(9)])
+    chances = stats.binom.pmf(range(9), 8, p)
+    mean = (chances * likelihoods).sum()
+    deviation = math.sqrt((chances * (likelihoods - mean) ** 2).sum())
+    assert me.score == pytest.approx((likelihoods[2] - mean) / deviation)
+    assert me.agreement == 2 / 8
+
+
+def test_observers_of_whom_nothing_can_be_said_are_not_flagged():
+    rng = np.random.default_rng(13)
+    votes = people([0, 1, 2, 3], 8, rng)
+    votes.append(Vote('once', 's0', 'd', 'a', 1.0))  # against everybody, but a single vote
+    votes += [Vote('ties', f's{i}', 'd', 'a', 0.5) for i in range(6)]
+    found = {one.observer: one for one in judge_observers(votes)}
+    assert not found['once'].outlier
+    assert found['once'].note == '1 votes, too few to judge'
+    assert found['once'].agreement == 0
+    assert found['ties'].votes == 0
+    assert math.isnan(found['ties'].agreement)
+    three = judge_observers(people([0, 2], 3, rng))
+    assert not any(one.outlier for one in three)
+    assert 'too few observers' in three[0].note
+    assert judge_observers([Vote('me', '', 'a', 'b', 0.0)])[0].note == 'no other observer'
+    assert judge_observers([Vote('', '', 'a', 'b', 0.0)]) == []
+
+
+def test_a_pair_that_nobody_else_has_seen_is_no_evidence_against_anyone():
+    rng = np.random.default_rng(14)
+    votes = people([0, 1, 2], 8, rng)
+    votes += [Vote('o0', f's{i}', 'x', 'y', 0.0) for i in range(9)]
+    before = {one.observer: one.score for one in judge_observers(people([0, 1, 2], 8, np.random.default_rng(14)))}
+    after = {one.observer: one.score for one in judge_observers(votes)}
+    assert after == pytest.approx(before)
+
+
+def test_the_figure_shows_scores_intervals_shares_and_stars():
+    scale = jnd_scale(people([0, 0.2, 1, 3], 12, np.random.default_rng(15)), resamples=100)
+    figure = jnd_figure('title', scale)
+    points, matrix = figure.axes
+    marks = [line.get_xdata()[0] for line in points.lines if line.get_marker() == 'o']
+    assert marks == [row.jnd for row in scale.rows]
+    assert [label.get_text() for label in points.get_yticklabels()] == [row.condition for row in scale.rows]
+    cells = {tuple(text.get_position()): text.get_text() for text in matrix.texts}
+    place = {row.condition: i for i, row in enumerate(scale.rows)}
+    for pair in scale.pairs:
+        star = '★' if pair.p_holm < 0.05 else ''
+        i, j = place[pair.condition], place[pair.other]
+        assert cells[j, i] == f'{100 * pair.share:.0f}{star}'
+        assert cells[i, j] == f'{100 - 100 * pair.share:.0f}{star}'
+    assert {'★' in cell for cell in cells.values()} == {True, False}
+    assert '12 observers' in figure.get_supxlabel()
+    many = jnd_figure('t', jnd_scale(people([0, 1], 5, np.random.default_rng(16), scenes=6), 'scene', resamples=20))
+    panels = [axes for axes in many.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in panels] == [f's{i}' for i in range(6)]
+    assert len({tuple(label.get_text() for label in axes.get_yticklabels()) for axes in panels}) == 1  # one order
+
+
+def write(path, votes):
+    with open(path, 'w', newline='') as file:
+        writer = csv.writer(file)
+        writer.writerow(['observer', 'scene', 'left', 'right', 'chosen'])
+        writer.writerows([v.observer, v.scene, v.left, v.right, v.left if v.chosen == 0 else v.right] for v in votes)
+
+
+def read(path):
+    with open(path, newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_command_writes_tables_and_figure_and_names_the_outlier(tmp_path):
+    rng = np.random.default_rng(17)
+    votes = people([0, 0.7, 1.4, 2.1], 10, rng)
+    votes += [Vote('rogue', v.scene, v.left, v.right, 1 - v.chosen) for v in people([0, 0.7, 1.4, 2.1], 1, rng)]
+    write(tmp_path / 'votes.csv', votes)
+    out = tmp_path / 'out'
+    arguments = ['jnd', str(tmp_path / 'votes.csv'), '-o', str(out), '--resamples', '50', '--relative-to', 'a']
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert sorted(file.name for file in out.iterdir()) == [
+        'jnd.csv', 'jnd.pdf', 'jnd.png', 'observers.csv', 'pairs.csv'
+    ]  # fmt: skip
+    rows = {row['condition']: row for row in read(out / 'jnd.csv')}
+    expected = jnd_scale(votes, relative_to='a', resamples=50)
+    assert {name: float(row['jnd']) for name, row in rows.items()} == scores(expected)
+    assert 'unlike all other observers: rogue' in result.output
+    without = CliRunner().invoke(app, [*arguments, '--without', 'rogue'])
+    assert 'rogue' not in without.output
+    assert len(read(out / 'observers.csv')) == 10
+    wrong = CliRunner().invoke(app, [*arguments, '--without', 'rouge'])
+    assert wrong.exit_code == 2
+    assert "Did you mean 'rogue'" in wrong.output
+    unknown = CliRunner().invoke(app, [*arguments, '--condition', 'a', '--condition', 'b', '--condition', 'c'])
+    assert unknown.exit_code == 2
+    assert "'d'" in unknown.output
+
+
+def test_the_command_tells_of_circles_in_a_scene(tmp_path):
+    circle = [*votes_for('a', 'b', 12, 1), *votes_for('b', 'c', 12, 1), *votes_for('c', 'a', 12, 1)]
+    plain = [*votes_for('a', 'b', 9, 4), *votes_for('b', 'c', 9, 4), *votes_for('a', 'c', 11, 2)]
+    write(tmp_path / 'v.csv', [Vote(v.observer, scene, v.left, v.right, v.chosen)
+                               for scene, votes in (('odd', circle), ('even', plain)) for v in votes])  # fmt: skip
+    result = CliRunner().invoke(app, ['jnd', str(tmp_path / 'v.csv'), '--by', 'scene', '--resamples', '20'])
+    assert result.exit_code == 0, result.output
+    assert 'scene odd: one scale describes these votes badly' in result.output
+    assert 'scene even: one scale' not in result.output
+
+
+def test_the_command_refuses_a_pair_that_was_answered_twice(tmp_path):
+    write(tmp_path / 'votes.csv', [*votes_for('a', 'b', 2, 1), *votes_for('b', 'a', 1)])
+    result = CliRunner().invoke(app, ['jnd', str(tmp_path / 'votes.csv')])
+    assert result.exit_code == 2
+    assert 'answered this pair before' in result.output
+    again = CliRunner().invoke(app, ['jnd', str(tmp_path / 'votes.csv'), '--repeats', '--resamples', '20'])
+    assert again.exit_code == 0, again.output
+
+
+def test_the_real_votes_put_resshift_first_and_bsrgan_last(test_data):
+    """900 votes of 15 sessions on four models; within one session a pair of an image was asked once."""
+    file = test_data / 'preference' / 'votes.csv'
+    if not file.is_file():
+        pytest.skip(f'no {file}')
+    from nriqa_plugin.evaluation.votes import read_votes
+
+    votes = read_votes(file, 'observer=session,scene=image')
+    scale = jnd_scale(votes, resamples=300)
+    assert [row.condition for row in scale.rows] == ['ResShift', 'RealESRGAN', 'SwinIR', 'BSRGAN']
+    assert [row.wins for row in scale.rows] == [309, 228, 220, 143]  # counted in the file
+    assert scale.rows[0].jnd - scale.rows[3].jnd == pytest.approx(1.08, abs=0.005)
+    different = {frozenset((pair.condition, pair.other)) for pair in scale.pairs if pair.p_holm < 0.05}
+    assert frozenset(('RealESRGAN', 'SwinIR')) not in different
+    assert len(different) == 5
+    assert [one.observer for one in judge_observers(votes, 'scene') if one.outlier] == ['4']
