@@ -26,7 +26,7 @@ from real_run import PIXEL, judges, options, write_images
 from rich.console import Console
 from rich.table import Table
 
-from nriqa_plugin.evaluation.images import list_images, read_image
+from nriqa_plugin.evaluation.images import list_images, read_image, write_image
 from nriqa_plugin.evaluation.report import methods_from_scores, write_report
 from nriqa_plugin.evaluation.scoring import score_folder
 from nriqa_plugin.iqa import create_scorer
@@ -70,11 +70,11 @@ def finetunings(data):
         return [PIXEL, {'type': 'NRIQALoss', **cnniqa(data), 'weight': weight}]
 
     return {
-        'ft_none_full': ([PIXEL], False),
-        'ft_x1_full': (judged(0.00005), False),
-        'ft_x1_lora': (judged(0.00005), True),
         'ft_x10_full': (judged(0.0005), False),
         'ft_x10_lora': (judged(0.0005), True),
+        'ft_x1_full': (judged(0.00005), False),
+        'ft_x1_lora': (judged(0.00005), True),
+        'ft_none_full': ([PIXEL], False),
     }
 
 
@@ -84,6 +84,7 @@ def main():
     parser.add_argument('--out', type=Path, default=Path('runs/multigt'))
     parser.add_argument('--steps', type=int, default=1000)
     parser.add_argument('--lr', type=float, default=1e-4)
+    parser.add_argument('--only', nargs='+', metavar='RUN', help='train these; the report shows all that are finished')
     parser.add_argument('--report-only', action='store_true', help='train nothing')
     parser.add_argument('--data', type=Path, help='test data; default: NRIQA_TEST_DATA, else ../shared/data')
     args = parser.parse_args()
@@ -100,9 +101,9 @@ def main():
         compare_with_people(data, votes)
     else:
         second = {'weights': str(data / 'weights' / 'dncnn_25.pth')}
-        make_gts(
-            data / 'images' / 'kodak24', sets, [('unsharp', {}), ('denoise', {}), ('detail', {}), ('model', second)]
-        )
+        enhancers = [('unsharp', {}), ('denoise', {}), ('detail', {}), ('model', second)]
+        make_gts(data / 'images' / 'kodak24', out / 'candidates', enhancers)
+        without_compression(out / 'candidates', sets)
     index = sets / 'index.csv' if args.part == 'preference' else None
     settings = {}
     for name, selection in choices(data, args.part).items():
@@ -116,11 +117,19 @@ def main():
         if not finished(out, 'start', 1):
             train(out, 'start', options(data, out, 'start', [PIXEL], 1, 0.0), lambda step: None)
         for name, setting in settings.items():
-            if not finished(out, name, args.steps):
+            if name in (args.only or settings) and not finished(out, name, args.steps):
                 CONSOLE.print(f'training {name}')
                 shutil.rmtree(out / 'experiments' / name, ignore_errors=True)
                 train(out, name, setting, lambda step: None)
     report(data, out, [name for name in settings if finished(out, name, args.steps)])
+
+
+def without_compression(made, sets):
+    """BMP copies: reading ten PNG files a step takes as long as the step itself."""
+    for path in made.glob('gt*/*.png'):
+        copy = sets / path.parent.name / f'{path.stem}.bmp'
+        if not copy.is_file():
+            write_image(copy, read_image(path))
 
 
 def multigt(data, out, name, args, selection, sets, index, terms=(PIXEL,)):

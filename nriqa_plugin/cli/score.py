@@ -72,7 +72,7 @@ def score(
     if root is None:
         scores = score_folder(folder, judges, out, reference, device, suffix=suffix)
     else:
-        found = positives(read_sets(str(root), layout, index and str(index))[0])
+        found = positives(read_sets(str(root), layout, index and str(index), training=False)[0])
         if gold_standard:
             scores = score_gold_standard(judges, out, found, device)
         else:
