@@ -48,15 +48,15 @@ def write_hggt(root, labels, part='0-20193', **size):
     return root
 
 
-def write_lmdb(folder, target):
-    """A folder of images as BasicSR's lmdb: encoded files under their stems, and ``meta_info.txt``."""
+def write_lmdb(folder, target, damage=False):
+    """A folder of images as BasicSR's lmdb: encoded files (cut off on wish) and ``meta_info.txt``."""
     import lmdb
 
     lines = []
     environment = lmdb.open(str(target), map_size=1 << 24)
     with environment.begin(write=True) as transaction:
         for path in sorted(folder.glob('*.png')):
-            transaction.put(path.stem.encode(), path.read_bytes())
+            transaction.put(path.stem.encode(), path.read_bytes()[: 100 if damage else None])
             width, height = Image.open(path).size
             lines.append(f'{path.name} ({height},{width},3) 1\n')
     environment.close()

@@ -279,6 +279,10 @@ GOOD = {'tests.judges:Brightness': 1.0}
         ([GOOD, {7: 1.0}], TypeError, 'named by a string, got 7'),
         ([GOOD, GOOD], ValueError, "judge 'brightness' is named twice"),
         ([GOOD, {'niqe': 1.0}], ValueError, r"judge 'niqe' has no finite range, but \(0.0, inf\)"),
+        ([GOOD, {'metric': 'niqe', 'weight': 1.0, 'range': 12}], ValueError, r'judges\[1\].range must be two numbers'),
+        ([GOOD, {'metric': 'niqe', 'weight': 1.0, 'range': [12, 2]}], ValueError, r'must rise .* got \[12, 2\]'),
+        ([GOOD, {'metric': 'niqe', 'weight': 1.0, 'range': [2, math.inf]}], ValueError, 'range must be finite'),
+        ([GOOD, {'metric': 'niqe', 'weight': 1.0, 'range': ['2', 12]}], TypeError, "number, got the text '2'"),
         ([GOOD, {'tests.judges:Distance': 1.0}], ValueError, r'full-reference judges \(distance\) and no-reference judges \(brightness\)'),
         ([GOOD, {'tests.judges:Clip': 1.0}], ValueError, r'video judges \(clip\) and image judges \(brightness\)'),
         ([GOOD, {'metric': 'cnniqa', 'weight': 1.0, 'weights': 'nowhere.pth'}], FileNotFoundError, 'nowhere.pth'),
@@ -287,6 +291,24 @@ GOOD = {'tests.judges:Brightness': 1.0}
 def test_what_does_not_mix_is_refused_with_its_reason(judges, kind, message):
     with pytest.raises(kind, match=message):
         create_scorer('ensemble', judges=judges)
+
+
+def test_a_range_of_its_own_is_the_unit_scale_of_a_judge():
+    pred = images(2, 3, 8, 8)
+    bright, dark = create_scorer('tests.judges:Brightness')(pred), create_scorer('tests.judges:Darkness')(pred)
+    judges = [GOOD, {'metric': 'tests.judges:Darkness', 'weight': 3.0, 'range': [-2, 6]}]
+    mixed = create_scorer('ensemble', judges=judges)
+    torch.testing.assert_close(mixed(pred), (bright + 3 * (1 - (dark + 2) / 8)) / 4)
+    other = create_scorer('ensemble', judges=[GOOD, {**judges[1], 'range': [-2, 7]}])
+    assert other.weights_hash() != mixed.weights_hash()
+
+
+def test_a_judge_without_finite_range_mixes_over_a_range_of_its_own():
+    pred = images(1, 3, 192, 192)
+    mixed = create_scorer('ensemble', judges=[GOOD, {'metric': 'niqe', 'weight': 1.0, 'range': [2, 12]}])
+    niqe = create_scorer('niqe')(pred)
+    expected = (create_scorer('tests.judges:Brightness')(pred) + 1 - (niqe - 2) / 10) / 2
+    torch.testing.assert_close(mixed(pred), expected)
 
 
 def test_a_weights_file_for_the_ensemble_itself_is_refused():

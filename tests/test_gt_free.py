@@ -199,8 +199,15 @@ def test_bad_data_is_named(photographs, tmp_path):
         build_dataset(train_data(photographs, lq_size=None))
     with pytest.raises(ValueError, match="unknown option of LROnlyDataset: 'gt_size'"):
         build_dataset(train_data(photographs, gt_size=32))
-    with pytest.raises(FileNotFoundError, match='no such folder'):
+    with pytest.raises(FileNotFoundError, match='dataroot_lq: no such folder'):
         build_dataset(train_data(tmp_path / 'none'))
+    with pytest.raises(ValueError, match="the option 'io_backend' is missing"):
+        build_dataset(train_data(photographs, io_backend=None))
+    with pytest.raises(ValueError, match='meta_info_file is for folders'):
+        build_dataset(train_data(photographs, meta_info_file='list.txt', io_backend={'type': 'lmdb'}))
+    (tmp_path / 'empty.txt').write_text('\n')
+    with pytest.raises(ValueError, match='the list of images of .* is empty'):
+        build_dataset(train_data(photographs, meta_info_file=str(tmp_path / 'empty.txt')))
     (photographs / '0.png').write_bytes(b'no image')
     with pytest.raises(ValueError, match=r'cannot load .*0\.png'):
         build_dataset(train_data(photographs))[0]
@@ -425,3 +432,33 @@ def test_mmagic_trains_towards_the_start_generator_and_resumes_exactly(tmp_path)
     assert again == {i: steps[i] for i in (3, 4)}
     assert all(torch.equal(start[key], value) for key, value in
                torch.load(tmp_path / 'free' / 'anchor.pth', weights_only=True).items())  # fmt: skip
+
+
+def test_mmagics_hook_copies_a_generator_wrapped_for_distributed_training_and_refuses_another_target(tmp_path):
+    """``MMSeparateDistributedDataParallel`` wraps the networks of a GAN one by one."""
+    pytest.importorskip('mmagic', reason='the extra mmagic is not installed')
+    from types import SimpleNamespace
+
+    from mmagic.models.data_preprocessors import DataPreprocessor
+    from mmengine.model import MMDistributedDataParallel
+
+    from nriqa_plugin.mmagic.gt_free import AnchorHook
+    from nriqa_plugin.mmagic.multigt import MultiGTPreprocessor
+
+    generator = torch.nn.Conv2d(3, 3, 1)
+    model = torch.nn.Module()
+    model.data_preprocessor = DataPreprocessor()
+    runner = SimpleNamespace(model=model, work_dir=tmp_path, iter=0, epoch=0)
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path / "store"}', rank=0, world_size=1)
+    try:
+        model.generator = MMDistributedDataParallel(generator, broadcast_buffers=False)
+        hook = AnchorHook()
+        hook.before_train(runner)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert type(hook.anchor) is torch.nn.Conv2d
+    assert torch.load(tmp_path / 'anchor.pth', weights_only=True).keys() == generator.state_dict().keys()
+    assert all(parameter.requires_grad for parameter in generator.parameters())
+    model.data_preprocessor = object.__new__(MultiGTPreprocessor)
+    with pytest.raises(ValueError, match='AnchorHook and MultiGTPreprocessor exclude each other'):
+        AnchorHook().before_train(runner)

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -324,6 +325,51 @@ def test_the_share_of_trained_parameters_is_logged_and_printed(plugin_log):
     assert text in str(net)
 
 
+class Recurrent(nn.Module):
+    """One layer at two places, and two layers with one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Conv2d(3, 4, 3, padding=1)
+        block = nn.Conv2d(4, 4, 3, padding=1)
+        self.body = nn.Sequential(block, nn.ReLU(), block)
+        self.tied, self.twin = nn.Conv2d(4, 3, 1), nn.Conv2d(4, 3, 1)
+        self.twin.weight = self.tied.weight
+
+    def forward(self, x):
+        x = self.body(self.head(x))
+        return self.tied(x) + self.twin(x)
+
+
+def test_a_layer_at_several_places_has_one_change_and_all_its_names(images, tmp_path):
+    torch.manual_seed(3)
+    base = Recurrent()
+    net = LoRANet(copy.deepcopy(base), rank=2, target='body.0')
+    assert len(list(net.parameters())) == 2
+    assert equal(net.base_state(), base.state_dict())
+    assert not any(net.load_state_dict(base.state_dict(), strict=True))
+    trained(net)
+    other = LoRANet(copy.deepcopy(base), rank=2, target='body.0')
+    other.load_state_dict(net.state_dict())
+    torch.save({'params': net.state_dict()}, tmp_path / 'net.pth')
+    assert merge(tmp_path / 'net.pth', '--out', tmp_path / 'plain.pth').exit_code == 0
+    plain = torch.load(tmp_path / 'plain.pth', weights_only=True)['params']
+    assert equal(plain, net.merged_state_dict())
+    start = base(images)
+    base.load_state_dict(plain, strict=True)
+    assert not torch.allclose(base(images), start)
+    for same in (other(images), base(images)):
+        torch.testing.assert_close(same, net(images))
+    with pytest.raises(ValueError, match='has one at several places; merge it instead'):
+        save_peft(net, tmp_path)
+
+
+def test_a_weight_that_two_layers_share_is_not_changed_in_one_of_them():
+    assert list(LoRANet(Recurrent(), rank=2).adapted) == ['head', 'body.0', 'body.2']
+    with pytest.raises(ValueError, match="'tied' matches none of the 2 layers"):
+        LoRANet(Recurrent(), rank=2, target='tied')
+
+
 # State dicts
 
 
@@ -408,10 +454,11 @@ def test_an_adapter_holds_the_change_and_the_name_of_its_base_only(base_file, im
     assert torch.equal(in_memory.eval()(images), net(images))
 
 
-def test_an_adapter_of_another_base_is_refused_also_without_strict(base_file, tmp_path):
+@pytest.mark.parametrize('part', ['tail.bias', 'gain', 'norm.running_mean'])
+def test_an_adapter_of_another_base_is_refused_also_without_strict(base_file, part):
     state = adapter(base_file).state_dict()
     changed = small()
-    changed.tail.bias.data[0] += 1e-3
+    changed.state_dict()[part][0] += 1e-3
     for strict in (True, False):
         with pytest.raises(
             ValueError,
@@ -624,6 +671,7 @@ def test_the_command_refuses_what_it_cannot_merge(tmp_path, base_file):
     state = adapter(base_file).state_dict()
     torch.save({'params': state}, tmp_path / 'adapter.pth')
     torch.save({'params': {k: v + 1 for k, v in small().state_dict().items()}}, tmp_path / 'other.pth')
+    torch.save({'params': LoRANet(small(), rank=2).state_dict()}, tmp_path / 'full.pth')
     out = ('--out', tmp_path / 'out.pth')
     base_file.rename(tmp_path / 'moved.pth')
     for arguments, message in (
@@ -633,6 +681,7 @@ def test_the_command_refuses_what_it_cannot_merge(tmp_path, base_file):
         ((tmp_path / 'adapter.pth', *out, '--base', tmp_path / 'other.pth'), 'belongs to another base'),
         ((tmp_path / 'adapter.pth', *out, '--base', tmp_path / 'adapter.pth'), 'holds LoRA weights, not a plain base'),
         ((tmp_path / 'adapter.pth', '--out', tmp_path / 'adapter.pth'), 'would overwrite a file that is read'),
+        ((tmp_path / 'full.pth', *out, '--base', tmp_path / 'moved.pth'), 'full.pth holds its base; leave it out'),
         ((tmp_path / 'nothing.pth', *out), 'checkpoint: no such file'),
     ):
         result = merge(*arguments)
@@ -660,11 +709,11 @@ def test_the_export_is_what_peft_computes_two_small_layers_beside_each_changed_o
     config = json.loads((tmp_path / 'adapter_config.json').read_text())
     tensors = torch.load(tmp_path / 'adapter_model.bin', weights_only=True)
     assert (config['peft_type'], config['r'], config['lora_alpha']) == ('LORA', 3, 5)
-    assert config['target_modules'] == ['0', '1', '3']
+    assert config['target_modules'] == '0|1|3'
     assert len(tensors) == 6
     x = expected = torch.rand(2, 3, 8, 8)
     for index, layer in enumerate(base):
-        if str(index) in config['target_modules']:
+        if re.fullmatch(config['target_modules'], str(index)):
             a, b = (tensors.pop(f'base_model.model.{index}.lora_{part}.weight') for part in 'AB')
             if isinstance(layer, nn.Conv2d):
                 beside = F.conv2d(F.conv2d(expected, a, stride=layer.stride, padding=layer.padding), b)
@@ -684,6 +733,16 @@ def test_peft_itself_computes_the_same_from_the_export(tmp_path):
     save_peft(net, tmp_path)
     x = torch.rand(2, 3, 8, 8)
     torch.testing.assert_close(peft.PeftModel.from_pretrained(base, tmp_path).eval()(x), net(x), rtol=1e-4, atol=1e-4)
+
+
+def test_layers_whose_names_only_end_like_a_changed_one_are_left_alone_by_the_export(tmp_path):
+    """peft takes a list of names for endings, and would refuse the activation here."""
+    base = nn.ModuleDict({'a': nn.Linear(4, 4), 'more': nn.ModuleDict({'a': nn.Linear(4, 4), 'xa': nn.ReLU()})})
+    save_peft(LoRANet(base, rank=2, target='a'), tmp_path)
+    pattern = json.loads((tmp_path / 'adapter_config.json').read_text())['target_modules']
+    assert [name for name, _ in base.named_modules() if re.fullmatch(pattern, name)] == ['a']
+    with pytest.raises(ValueError, match='this base is a single layer'):
+        save_peft(LoRANet(nn.Linear(4, 4), rank=2), tmp_path)
 
 
 @pytest.mark.parametrize('options', [{'groups': 2}, {'dilation': 2}, {'padding_mode': 'reflect'}])

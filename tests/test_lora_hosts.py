@@ -308,13 +308,13 @@ def test_a_killed_run_of_the_stock_script_resumes_to_the_same_losses_and_weights
         process = subprocess.Popen(
             [*OURS, '-opt', str(killed)], cwd=tmp_path, env=ENVIRONMENT, stdout=file, stderr=file
         )
-        deadline = time.monotonic() + 200
-        while CHECKPOINT + 1 not in losses(log.read_text()) and time.monotonic() < deadline:
+        deadline = time.monotonic() + 1500
+        while CHECKPOINT + 1 not in losses(log.read_text()) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
     (states / f'{STEPS}.state').unlink(missing_ok=True)  # the run was faster than the signal
-    assert (states / f'{CHECKPOINT}.state').is_file()
+    assert (states / f'{CHECKPOINT}.state').is_file(), log.read_text()[-4000:]
     resumed = run(OURS, tmp_path, killed, '--auto_resume')
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert losses(resumed.stderr + resumed.stdout) == {i: expected[i] for i in range(CHECKPOINT + 1, STEPS + 1)}

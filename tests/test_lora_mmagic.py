@@ -273,11 +273,12 @@ def test_a_killed_run_of_the_stock_script_resumes_to_the_same_losses_and_weights
     command = [sys.executable, stock_script('train'), str(config)]
     with open(tmp_path / 'killed.log', 'w') as log:
         process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=log, stderr=log)
-        marker, deadline = tmp_path / 'killed' / 'last_checkpoint', time.monotonic() + 200
-        while not marker.is_file() and time.monotonic() < deadline:
+        marker, deadline = tmp_path / 'killed' / 'last_checkpoint', time.monotonic() + 1500
+        while not marker.is_file() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
+    assert (tmp_path / 'killed' / f'iter_{CHECKPOINT}.pth').is_file(), (tmp_path / 'killed.log').read_text()[-4000:]
     forget_after(tmp_path, 'killed', CHECKPOINT)  # the run may have been faster than the signal
     resumed = run('train', tmp_path, config, '--resume')
     assert resumed.returncode == 0, resumed.text[-4000:]

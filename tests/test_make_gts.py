@@ -152,7 +152,7 @@ def test_a_killed_run_goes_on(originals, tmp_path):
     )
     environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
     process = subprocess.Popen([sys.executable, '-c', code, str(originals), str(out), str(ROOT)], env=environment)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while len(list(out.glob('gt_02/*.png'))) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -252,6 +252,30 @@ def test_outputs_in_a_folder_become_candidates(originals, tmp_path):
     (outputs / 'a_hat.png').unlink()
     with pytest.raises(ValueError, match=r'outputs has no a_hat\.\*'):
         make_gts(originals, tmp_path / 'third', [('folder', {'path': str(outputs), 'suffix': '_hat'})])
+
+
+def test_changed_outputs_in_a_folder_are_taken_anew(originals, tmp_path):
+    outputs, out = tmp_path / 'outputs', tmp_path / 'out'
+    for name, size in (('a', (42, 50)), ('b', (61, 37))):
+        write_image(outputs / f'{name}.png', torch.rand(3, *size))
+    enhancers = [('folder', {'path': str(outputs)}), ('denoise', {})]
+    make_gts(originals, out, enhancers)
+    assert make_gts(originals, out, enhancers) == {'made': 0, 'kept': 6}
+    write_image(outputs / 'b.png', torch.rand(3, 61, 37))
+    assert make_gts(originals, out, enhancers) == {'made': 1, 'kept': 5}
+    assert torch.equal(read_image(out / 'gt_01' / 'b.png'), read_image(outputs / 'b.png'))
+
+
+def test_damaged_settings_and_a_wrong_number_of_enhancers_are_named(originals, tmp_path):
+    out = tmp_path / 'out'
+    make_gts(originals, out, TWO)
+    for text in ('{"version"', '{}', '[]'):
+        (out / 'candidates.json').write_text(text)
+        with pytest.raises(ValueError, match=r'candidates\.json is damaged'):
+            make_gts(originals, out, TWO)
+    for number in (0, 100):
+        with pytest.raises(ValueError, match=f'1 to 99 enhancers are needed to make candidates, got {number}'):
+            make_gts(originals, tmp_path / 'other', [('denoise', {})] * number)
 
 
 class Half(Enhancer):

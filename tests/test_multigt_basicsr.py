@@ -180,6 +180,18 @@ def test_lr_images_of_unsharpened_originals(tmp_path):
         wrong.feed_data(batch)
 
 
+@pytest.mark.parametrize('sharpens', [True, False])
+def test_the_network_without_a_gan_sees_the_chosen_one_sharpened_as_it_would_the_original(tmp_path, sharpens):
+    """RealESRNetModel with ``gt_usm``: the host sharpens the original before the pool, so the chosen one too."""
+    more = {**DEGRADATION, 'gt_size': 64, 'queue_size': 4, 'gt_usm': sharpens}
+    model = build_model(options(tmp_path, 'RealESRNetModel', **more))
+    batch = batch_of(data_set(tmp_path, degradation='blind', gt_size=64, **KERNELS))
+    step(model, batch)
+    chosen = batch['gt_candidates'][:, 2]
+    assert torch.equal(model.gt, model.usm_sharpener(chosen) if sharpens else chosen)
+    assert not torch.equal(model.usm_sharpener(chosen), chosen)
+
+
 def test_validation_data_pass_as_they_are(tmp_path):
     model = build_model(options(tmp_path))
     model.is_train = False
@@ -249,6 +261,8 @@ def test_candidates_without_a_choice_and_a_choice_without_candidates_are_refused
     blind = batch_of(data_set(tmp_path, degradation='blind', gt_size=64, **KERNELS))
     with pytest.raises(ValueError, match="base_model 'SRModel' makes no LR images"):
         model.feed_data(blind)
+    with pytest.raises(ValueError, match="'RealESRGANModel' makes the LR images, and so does the data set"):
+        build_model(options(tmp_path, 'RealESRGANModel')).feed_data(batch)
     other_size = build_model(options(tmp_path, 'RealESRGANModel', gt_size=32))
     with pytest.raises(ValueError, match=r'the model crops to \(32, 32\), the data set to \(64, 64\)'):
         other_size.feed_data(blind)

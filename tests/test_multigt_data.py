@@ -125,6 +125,15 @@ def test_a_file_of_scores_gives_the_grid_and_is_checked_to_be_complete(tmp_path)
             build(root, scores=str(path), **more)
 
 
+def test_the_grid_of_a_file_of_scores_is_made_to_fit_the_scale(tmp_path):
+    root, path = write_sets(tmp_path), tmp_path / 'scores.jsonl'
+    with ScoreWriter(path, ScoresHeader('any', 'hash', True, 32, 6)) as writer:
+        for name in 'ab':
+            for k in range(3):
+                writer.add(name, k, 'hash', (64, 80), np.zeros((6, 9)))
+    assert build(root, scores=str(path)).stride == 12
+
+
 def test_lmdb_gives_what_the_files_give(tmp_path):
     pytest.importorskip('lmdb')
     root = write_sets(tmp_path / 'files')

@@ -63,8 +63,9 @@ def test_hggts_test_folders_have_no_part(tmp_path):
     ('damage', 'error', 'message'),
     [
         ('labels/0-20193/B/one.json', FileNotFoundError, 'label: no such file: .*B/one.json'),
+        ('labels/0-20193/A/one.json', FileNotFoundError, 'label: no such file: .*A/one.json'),
         ('images/0-20193/03/one_03.png', FileNotFoundError, 'belongs to .*03/one_03.png, which is missing'),
-        ('labels/0-20193/C', FileNotFoundError, 'label: no such file: .*C/one.json'),
+        ('labels/0-20193/C', FileNotFoundError, 'no such folder: .*labels/0-20193/C'),
         ('labels', FileNotFoundError, 'no such folder: .*labels'),
         ('images/0-20193/original', FileNotFoundError, 'a folder called original'),
     ],
@@ -90,6 +91,17 @@ def test_broken_labels_of_an_annotator_are_named(tmp_path, text, message):
         read_hggt(tmp_path)
 
 
+def test_images_that_nobody_labelled_are_counted_in_a_warning(tmp_path, plugin_log):
+    root = write_hggt(tmp_path, VOTES)
+    assert len(read_hggt(root)) == 3
+    assert not plugin_log.records
+    for annotator in 'ABC':
+        (root / 'labels/0-20193' / annotator / 'two.json').unlink()
+    assert [one.name for one in read_hggt(root)] == ['0-20193/one', '0-20193/three']
+    assert '1 images of' in plugin_log.text
+    assert 'have no label file and are left out: two.png' in plugin_log.text
+
+
 # ---- generic layouts
 
 
@@ -112,9 +124,36 @@ def test_a_set_without_an_original_needs_an_lr_image(tmp_path):
     (root / 'gt' / 'a.png').unlink()
     with pytest.raises(ValueError, match=r'1 sets have no original ground truth \(a\)'):
         read_sets(root)
+    assert read_sets(root, training=False)[0][0].original is None
     sets, _ = read_sets(root, lq=str(root / 'lq'))
     assert sets[0].original is None
     assert sets[0].lq.endswith('lq/a.png')
+
+
+@pytest.mark.parametrize('folder', ['gt_1', 'gt_00', 'gt_001', 'gt01', 'gt-01'])
+def test_a_folder_that_is_nearly_called_like_a_candidate_is_not_left_out_in_silence(tmp_path, folder):
+    root = write_sets(tmp_path)
+    (root / folder).mkdir()
+    with pytest.raises(ValueError, match=f'has the folder {folder}; candidates are called gt_01 to gt_99'):
+        read_sets(root)
+
+
+def test_other_folders_beside_the_candidates_are_no_candidates(tmp_path):
+    root = write_sets(tmp_path)
+    for folder in ('gt_01.lmdb', 'gt_old', 'gt_sharpened'):
+        (root / folder).mkdir()
+    assert len(read_sets(root)[0][0].paths) == 3
+
+
+def test_one_lr_image_for_two_sets_is_refused(tmp_path):
+    root = write_sets(tmp_path)
+    for part in ('one', 'two'):
+        shutil.copytree(root / 'gt', root / part)
+    (root / 'index.csv').write_text('gt\none/a.png\none/b.png\n')
+    assert read_sets(root, 'index', str(root / 'index.csv'), str(root / 'lq'))[0][1].lq.endswith('lq/b.png')
+    (root / 'index.csv').write_text('gt\none/a.png\ntwo/a.png\n')
+    with pytest.raises(ValueError, match="lq/a.png would belong to the sets 'one/a' and 'two/a'"):
+        read_sets(root, 'index', str(root / 'index.csv'), str(root / 'lq'))
 
 
 @pytest.mark.parametrize('kind', ['csv', 'jsonl'])

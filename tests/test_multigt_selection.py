@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from nriqa_plugin.checks import file_hash
+from nriqa_plugin.iqa import create_scorer
 from nriqa_plugin.multigt import AMOSampler, selection
 from nriqa_plugin.multigt.score_table import ScoreTable
 from nriqa_plugin.multigt.scores import ScoresHeader, ScoreWriter, merge_scores
@@ -401,6 +402,24 @@ def test_another_judge_other_weights_and_other_data_are_refused(tmp_path):
         sampler(batch, names=['a'], hashes=[['hash0', 'other']])
     with pytest.raises(ValueError, match="no candidate 0 of 'b'"):
         sampler(batch, names=['b'])
+
+
+def test_scores_of_an_ensemble_or_of_a_judge_with_options_are_compared_by_hash(tmp_path):
+    two = [{'tests.judges:Brightness': 1.0}, {'tests.judges:TinyNet': 1.0}]
+    ensemble = create_scorer('ensemble', judges=two)
+    rows = {('a', 0): 1.0, ('a', 1): 2.0}
+    path = str(written(tmp_path / 's.jsonl', ScoresHeader.of(ensemble), rows))
+    assert AMOSampler('sma', ensemble=two, scores=path).scorer is None
+    with pytest.raises(ValueError, match='scored by other weights or options of ensemble'):
+        AMOSampler('sma', ensemble=[two[0], {'tests.judges:TinyNet': 2.0}], scores=path)
+    with pytest.raises(ValueError, match='give one judge as metric or several as ensemble'):
+        AMOSampler('sma', 'brightness', ensemble=two, scores=path)
+    loud = create_scorer('tests.judges:Darkness', gain=2.0)
+    path = str(written(tmp_path / 'loud.jsonl', ScoresHeader.of(loud), rows))
+    AMOSampler('sma', 'tests.judges:Darkness', options={'gain': 2.0}, scores=path)
+    for options in (None, {'gain': 3.0}):
+        with pytest.raises(ValueError, match='scored by other weights or options of darkness'):
+            AMOSampler('sma', 'tests.judges:Darkness', options=options, scores=path)
 
 
 def test_a_crop_off_the_grid_is_refused_with_the_stride(tmp_path):

@@ -79,6 +79,11 @@ def test_an_image_finds_its_set_by_the_longest_fitting_name():
     assert find_set(gts, 'unknown', '0001_run') == 'part/0001'
     with pytest.raises(ValueError, match=r'no ground truths for the image head; there are 4 \(baby, '):
         find_set(gts, 'head')
+    numbers = {'img_1': [], 'img_10': [], 'x2': []}
+    assert find_set(numbers, 'img_1_run') == 'img_1'
+    assert find_set(numbers, 'img_10x4') == 'img_10'
+    with pytest.raises(ValueError, match='no ground truths for the image img_100 or x24'):
+        find_set(numbers, 'img_100', 'x24')
     with pytest.raises(ValueError, match=r'may belong to several sets: 2 \(a/1, b/1\)'):
         find_set({'a/1': [], 'b/1': []}, '1')
 
@@ -142,6 +147,16 @@ def test_images_and_ground_truths_have_to_pair_and_fit(root, results, tmp_path):
         ValueError, match=r'distance cannot score .*boat_run\.png: distance: pred is .*48.* reference is'
     ):
         score_several(results, [DISTANCE], tmp_path / 's.csv', gts, 'cpu', suffix='_run')
+
+
+def test_ground_truths_without_an_original_are_evaluated_with(root, results, tmp_path):
+    (root / 'gt' / 'boat.png').unlink()
+    out = tmp_path / 'scores.csv'
+    command = ['score', str(results), '-m', DISTANCE, '-o', str(out), '--gts', str(root), '--suffix', '_run']
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    by_image = {row.image: row.score for row in read_scores(out).rows}
+    assert by_image['boat.png'] == pytest.approx(expected_distance(results, root, 'boat', ['gt_01']), rel=1e-6)
 
 
 def test_the_command_scores_both_rows(root, results, tmp_path):

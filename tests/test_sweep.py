@@ -96,6 +96,46 @@ def test_terms_may_be_a_mapping_and_judges_follow_from_them(tmp_path):
     assert points[0].family.judges[2] == {'metric': 'ensemble', 'options': {'judges': terms['q']['ensemble']}}
 
 
+def test_configs_of_mmagic_are_swept_too(tmp_path):
+    pytest.importorskip('mmagic', reason='the extra mmagic is not installed')
+    from mmengine.config import Config
+
+    folder = ROOT / 'options' / 'mmagic'
+    base, gan = folder / 'realesrgan_x4_amo_ft.py', folder / 'realesrgan_x4_amo_ft_ig.py'
+    points = read_sweep(base, 'perceptual', 'judge', [(1, 0), (2, 3)], [10], gan, JUDGES, {'train_cfg.max_iters': 6})
+    written = {}
+    for point in points:
+        training = runs.Training(runs.host_of(point.family), tmp_path, point.name, point.family.losses[point.name])
+        training.file.write_text(training.option_text())
+        written[point.name] = Config.fromfile(training.file, import_custom_modules=False)
+    assert list(written) == ['p1_q0', 'p2_q3', 'gan_x10']
+    for name, judge in (('p1_q0', None), ('p2_q3', 1.5e-4), ('gan_x10', None)):
+        terms = written[name].model.pixel_loss.terms
+        assert terms.get('judge', {}).get('weight') == (judge and pytest.approx(judge))
+        assert terms.perceptual.weight == (2.0 if name == 'p2_q3' else 1.0)
+        assert written[name].train_cfg.max_iters == 6
+    assert written['gan_x10'].model.gan_loss.loss_weight == pytest.approx(1.0)
+    assert written['p1_q0'].model.gan_loss is None
+    with pytest.raises(ValueError, match=r'amo_ft\.py has no model\.gan_loss\.loss_weight to scale; .*--gan-base'):
+        read_sweep(base, 'perceptual', 'judge', gan=[1], judges=JUDGES)
+    with pytest.raises(ValueError, match='is of another framework than'):
+        read_sweep(base, 'perceptual', 'judge', gan=[1], gan_base=write_base(tmp_path, gan=True), judges=JUDGES)
+
+
+def test_a_gan_that_the_model_does_not_train_with_is_no_control(tmp_path):
+    base = ROOT / 'options' / 'basicsr' / 'swinir_x4_amo_ft.yml'  # its gan_opt is read with RealESRGANModel only
+    with pytest.raises(ValueError, match='RealESRNetModel does not read train.gan_opt.loss_weight'):
+        read_sweep(base, 'perceptual', 'judge', gan=[1, 3], judges=JUDGES)
+    points = read_sweep(base, 'perceptual', 'judge', gan=[3], judges=JUDGES, settings={'base_model': 'RealESRGANModel'})
+    assert points[0].gan_weight == pytest.approx(0.3)
+
+
+def test_a_gan_file_whose_judge_has_another_name_is_no_control(tmp_path):
+    gan = write_base(tmp_path, 'gan', (L1, SSIM, {**BRIGHT, 'name': 'light'}), gan=True)
+    with pytest.raises(ValueError, match=r"gan\.yml has the no-reference term 'light'"):
+        sweep_of(tmp_path, gan=[1], gan_base=gan)
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [

@@ -7,7 +7,7 @@ from basicsr.data.transforms import augment
 from basicsr.utils import FileClient, imfrombytes, img2tensor
 from torch.utils.data import Dataset
 
-from nriqa_plugin.checks import check_file, check_keys, check_number
+from nriqa_plugin.checks import check_file, check_keys, check_number, in_place
 from nriqa_plugin.evaluation.images import list_images
 
 KEYS = (
@@ -26,27 +26,33 @@ class LROnlyDataset(Dataset):
 
     Raises:
         FileNotFoundError: no such folder or list (at construction).
-        ValueError: an unknown option, an empty folder (at construction); an image that cannot be read or is smaller
-            than ``lq_size``, named.
+        ValueError: an unknown or missing option, an empty folder (at construction); an image that cannot be read or is
+            smaller than ``lq_size``, named.
     """
 
     def __init__(self, opt):
         check_keys('LROnlyDataset', opt, KEYS)
+        for key in ('dataroot_lq', 'io_backend'):
+            if opt.get(key) in (None, ''):
+                raise ValueError(f'LROnlyDataset: the option {key!r} is missing')
         self.opt, self.client, self.backend = opt, None, dict(opt['io_backend'])
         root = opt['dataroot_lq']
         self.training = opt.get('phase') == 'train'
         if self.training:
             self.side = check_number('lq_size', opt.get('lq_size'), low=1, integer=True)
         if self.backend['type'] == 'lmdb':
+            if opt.get('meta_info_file'):
+                raise ValueError('LROnlyDataset: meta_info_file is for folders; an lmdb has its names in meta_info.txt')
             self.backend |= {'db_paths': [root], 'client_keys': ['lq']}
             self.paths = paths_from_lmdb(root)
         elif opt.get('meta_info_file'):
             lines = check_file('meta_info_file', opt['meta_info_file']).read_text().splitlines()
             self.paths = [f'{root}/{line.split(" ")[0]}' for line in lines if line.strip()]
         else:
-            self.paths = [str(path) for path in list_images(root)]
+            with in_place('dataroot_lq'):
+                self.paths = [str(path) for path in list_images(root)]
         if not self.paths:
-            raise ValueError(f'dataroot_lq: no image in {root}')
+            raise ValueError(f'LROnlyDataset: the list of images of {root} is empty')
 
     def __len__(self):
         return len(self.paths)

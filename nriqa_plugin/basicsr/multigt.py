@@ -50,9 +50,8 @@ class MultiGTMixin:
                     'train on, for example {type: AMOSampler, method: amo, metric: musiq}'
                 )
             self.gt_batch = data
-            if 'lq' not in data:
-                self._check_degrades()
-            else:
+            self._check_degradation('lq' not in data)
+            if 'lq' in data:
                 data = {**data, 'gt': self._chosen_gt()}
         elif training and self.gt_sampler is not None:
             raise ValueError('train.gt_selection needs a training data set of the type MultiGTDataset')
@@ -70,10 +69,15 @@ class MultiGTMixin:
                              'false too')  # fmt: skip
         self.usm_sharpener = torch.nn.Identity()
 
-    def _check_degrades(self):
-        if not (hasattr(super(), '_dequeue_and_enqueue') and self.opt.get('high_order_degradation', True)):
+    def _check_degradation(self, blind):
+        """The data set leaves the LR images to the model, or the other way round; not both or neither."""
+        degrades = hasattr(super(), '_dequeue_and_enqueue') and self.opt.get('high_order_degradation', True)
+        if blind and not degrades:
             raise ValueError(f'base_model {self.opt["base_model"]!r} makes no LR images; degradation: blind needs '
                              'base_model: RealESRGANModel with high_order_degradation')  # fmt: skip
+        if degrades and not blind:
+            raise ValueError(f'base_model {self.opt["base_model"]!r} makes the LR images, and so does the data set; '
+                             'set degradation: blind there, or high_order_degradation: false')  # fmt: skip
 
     def _dequeue_and_enqueue(self):
         if self.gt_batch is not None:
@@ -81,7 +85,9 @@ class MultiGTMixin:
             if chosen.shape != self.gt.shape:
                 raise ValueError(f'gt_size: the model crops to {tuple(self.gt.shape[-2:])}, the data set to '
                                  f'{tuple(chosen.shape[-2:])}; both have to be the same')  # fmt: skip
-            self.gt = chosen
+            # RealESRNetModel has sharpened what came in; RealESRGANModel will sharpen what comes out of the pool.
+            sharpens = self.opt.get('gt_usm') is True and not hasattr(self, 'optimizer_d')
+            self.gt = self.usm_sharpener(chosen) if sharpens else chosen
         super()._dequeue_and_enqueue()
 
     def _chosen_gt(self):

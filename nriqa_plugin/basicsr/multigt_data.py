@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 import os
 import random
 
@@ -14,7 +15,7 @@ from torch.utils.data import Dataset
 from nriqa_plugin.basicsr.degradation import KERNEL_KEYS, BlindKernels, bicubic_crop
 from nriqa_plugin.checks import check_choice, check_flag, check_keys, check_number, in_place
 from nriqa_plugin.multigt.candidate_set import check_originals, describe
-from nriqa_plugin.multigt.layout import read_sets
+from nriqa_plugin.multigt.layout import column_name, read_sets
 from nriqa_plugin.multigt.score_table import ScoreTable
 
 KEYS = (
@@ -45,7 +46,8 @@ class MultiGTDataset(Dataset):
               ``given`` with ``dataroot_lq`` or ``index``, else ``bicubic``.
             - ``crop_stride`` (int): crops lie at multiples of it, in px of the ground truth; a multiple of ``scale``.
             - ``scores`` (str): the file of scores that ``train.gt_selection`` uses; it is checked to be complete before
-              the training starts, and its grid is the default of ``crop_stride``.
+              the training starts, and the default of ``crop_stride`` is the least multiple of its grid
+              that is one of ``scale``.
 
     Every item has ``gt_candidates`` ``(K, 3, H, W)`` RGB in [0, 1], ``gt_valid`` and ``gt_positive`` ``(K,)`` bool,
     ``gt_name``, ``gt_crop`` (top, left), ``gt_hashes`` (K texts), ``gt_path`` and, where there is an original, ``gt``;
@@ -71,7 +73,7 @@ class MultiGTDataset(Dataset):
         self.scale = check_number('scale', opt['scale'], low=1, integer=True)
         self.gt_size = check_number('gt_size', opt['gt_size'], low=self.scale, integer=True)
         table = ScoreTable(opt['scores']) if opt.get('scores') is not None else None
-        grid = table.header.stride if table is not None and table.is_grid else self.scale
+        grid = math.lcm(table.header.stride, self.scale) if table is not None and table.is_grid else self.scale
         self.stride = check_number('crop_stride', opt.get('crop_stride', grid), low=1, integer=True)
         for key, value in (('gt_size', self.gt_size), ('crop_stride', self.stride)):
             if value % self.scale:
@@ -113,7 +115,7 @@ class MultiGTDataset(Dataset):
         images, hashes = {}, [''] * len(one.paths)
         for k, path in enumerate(one.paths):
             if path is not None:
-                images[k], hashes[k] = self._read(path, 'gt' if k == 0 else f'gt_{k:02d}')
+                images[k], hashes[k] = self._read(path, column_name(k))
         first = min(images)
         height, width = images[first].shape[:2]
         for k, image in images.items():
@@ -164,7 +166,7 @@ class MultiGTDataset(Dataset):
     def _open_client(self):
         options = dict(self.backend)
         if self.lmdb:
-            columns = {('gt' if k == 0 else f'gt_{k:02d}') for one in self.sets for k, p in enumerate(one.paths) if p}
+            columns = {column_name(k) for one in self.sets for k, p in enumerate(one.paths) if p}
             paths = {column: os.path.join(self.opt['dataroot_gt'], f'{column}.lmdb') for column in sorted(columns)}
             if self.degradation == 'given':
                 paths['lq'] = self.opt.get('dataroot_lq') or os.path.join(self.opt['dataroot_gt'], 'lq.lmdb')

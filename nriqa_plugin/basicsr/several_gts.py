@@ -69,7 +69,7 @@ def build(gts=None, gold_standard=False, **option):
 
 @functools.lru_cache(maxsize=8)
 def _positives(places):
-    return positives(read_sets(**json.loads(places))[0])
+    return positives(read_sets(**json.loads(places), training=False)[0])
 
 
 def image_is(gt_path, lq_path):

@@ -128,7 +128,7 @@ def score(
     elif root is None:
         scores = score_folder(folder, judges, out, reference, device, True, suffix, regions, clip_memory, clip)
     else:
-        found = positives(read_sets(str(root), layout, index and str(index))[0])
+        found = positives(read_sets(str(root), layout, index and str(index), training=False)[0])
         if gold_standard:
             scores = score_gold_standard(judges, out, found, device)
         else:

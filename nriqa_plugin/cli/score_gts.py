@@ -35,9 +35,9 @@ def score_gts(
     ] = None,
     layout: Annotated[str, typer.Option(help='folders, index or hggt.')] = 'folders',
     index: Annotated[Path | None, typer.Option(help='With --layout index: the CSV or JSONL file.')] = None,
-    lq: Annotated[
-        Path | None, typer.Option(help='Folder of given LR images, for sets that have no original ground truth.')
-    ] = None,
+    lmdb: Annotated[
+        bool, typer.Option('--lmdb', help='The folders are gt.lmdb, gt_01.lmdb, ... as BasicSR makes them.')
+    ] = False,
     chunk: Annotated[int, typer.Option(help='Patches that are scored at a time.')] = 8,
     device: Annotated[
         str, typer.Option(help='auto, cpu, cuda, cuda:1, ... With torchrun every process has one.')
@@ -53,11 +53,12 @@ def score_gts(
     from nriqa_plugin.multigt.candidate_set import describe
     from nriqa_plugin.multigt.layout import read_sets
     from nriqa_plugin.multigt.scoring import score_candidates
+    from nriqa_plugin.multigt.stored_images import ImageFiles, LmdbImages
 
     if patch is None and stride is not None:
         raise ValueError('--stride needs --patch')
     stride = max(1, patch // 2) if patch and stride is None else stride
-    sets, _ = read_sets(str(root), layout, index and str(index), lq and str(lq), need_positive=False)
+    sets, _ = read_sets(str(root), layout, index and str(index), need_positive=False, lmdb=lmdb, training=False)
     console = Console(stderr=True)
     with _processes(device) as (rank, place):
         if rank == 0:
@@ -69,7 +70,8 @@ def score_gts(
             def told(done, total):
                 bar.update(task, completed=done, total=total)
 
-            counts = score_candidates(sets, judge_of(metric), out, patch, stride, place, chunk, told)
+            stored = LmdbImages(root) if lmdb else ImageFiles()
+            counts = score_candidates(sets, judge_of(metric), out, patch, stride, place, chunk, told, stored)
         text = f'{out}: {counts["scored"]} candidates scored, {counts["kept"]} were there already'
         who = f'process {rank}: ' if 'RANK' in os.environ else ''
         Console().print(who + text, markup=False, highlight=False, soft_wrap=True)

@@ -23,7 +23,8 @@ RATIOS = ('1:0', '1:0.3', '1:1', '1:3', '1:10')
 
 def sweep(
     base: Annotated[
-        Path, typer.Argument(help='Option file of BasicSR whose train.pixel_opt has both terms.', show_default=False)
+        Path,
+        typer.Argument(help='Option file, .yml or .py of mmagic, whose pixel loss has both terms.', show_default=False),
     ],
     out: Annotated[Path, typer.Option('--out', '-o', help='Result folder.', show_default=False)],
     perceptual: Annotated[str, typer.Option(help='Name of the perceptual term.', show_default=False)],
@@ -38,7 +39,7 @@ def sweep(
     ] = None,
     gan: Annotated[
         list[float] | None,
-        typer.Option(help='Multiple of train.gan_opt.loss_weight, without the judge. Repeatable.', show_default=False),
+        typer.Option(help="Multiple of the GAN loss's weight, without the judge. Repeatable.", show_default=False),
     ] = None,
     gan_base: Annotated[Path | None, typer.Option(help='Option file with a GAN, for --gan.')] = None,
     metric: Annotated[
@@ -49,7 +50,10 @@ def sweep(
         ),
     ] = None,
     setting: Annotated[
-        list[str] | None, typer.Option('--set', help='Override: KEY=VALUE, as train:total_iter=9. Repeatable.')
+        list[str] | None,
+        typer.Option(
+            '--set', help='Override: KEY=VALUE, as train:total_iter=9 (mmagic: train_cfg.max_iters=9). Repeatable.'
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option('--steps', min=1, help='Iterations of each training.')] = None,
     seed: Annotated[int, typer.Option('--seed', help='Of every training.')] = 0,

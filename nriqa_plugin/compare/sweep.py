@@ -9,16 +9,15 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nriqa_plugin.checks import atomic_path, check_file, check_number, unknown_name
+from nriqa_plugin.checks import atomic_path, check_number, unknown_name
 from nriqa_plugin.compare import runs
 from nriqa_plugin.compare.family import Family
 from nriqa_plugin.compare.judging import write_comparison
-from nriqa_plugin.compare.yaml_files import read_yaml
+from nriqa_plugin.compare.sweep_base import gan_weight, host_by_ending, terms_of
 from nriqa_plugin.evaluation.figures import save_figure
 from nriqa_plugin.evaluation.sweep_figure import sweep_figure
 
 RATIO, GAN = 'ratio', 'gan'
-GAN_KEY = 'train:gan_opt:loss_weight'
 COLUMNS = ('name', 'kind', 'lambda_p', 'lambda_q', 'gan_weight', 'status')
 
 
@@ -48,15 +47,18 @@ def read_sweep(base, perceptual, judge, ratios=(), gan=(), gan_base=None, judges
     """The trainings of a sweep.
 
     Args:
-        base (str | Path): option file of BasicSR whose ``train.pixel_opt`` is a ``LossSum`` with both terms.
+        base (str | Path): option file, ``.yml`` of BasicSR or ``.py`` of mmagic, whose pixel loss is a ``LossSum``
+            with both terms.
         perceptual, judge (str): names of the terms.
         ratios (Sequence[tuple[float, float]]): ``(p, q)``, multiples of the base file's weights of both terms; with
             q = 0 the judge's term is left out.
-        gan (Sequence[float]): multiples of ``train.gan_opt.loss_weight``, each without the judge's term.
-        gan_base (str | Path | None): option file for these, when ``base`` trains without a GAN (in the paper it does).
+        gan (Sequence[float]): multiples of the GAN loss's weight, each without the judge's term.
+        gan_base (str | Path | None): option file of the same host for these, when ``base`` trains without a GAN (in
+            the paper it does).
         judges (list[dict] | None): ``{metric, weights?, options?, crop_border?}`` of the figure; default: PSNR and the
             judges of the two terms.
-        settings (dict | None): overrides of the option files, ``{'train:total_iter': 1000}``.
+        settings (dict | None): overrides of the option files, ``{'train:total_iter': 1000}``, in
+            mmagic ``{'train_cfg.max_iters': 1000}``.
 
     Returns:
         list[Point]: ratios by rising q / p, then GAN weights.
@@ -65,7 +67,7 @@ def read_sweep(base, perceptual, judge, ratios=(), gan=(), gan_base=None, judges
         FileNotFoundError, ValueError, TypeError: naming file and option.
     """
     settings = dict(settings or {})
-    terms = _terms(base)
+    terms, host = terms_of(base), host_by_ending(base)
     for option, name in (('--perceptual', perceptual), ('--judge', judge)):
         _check_term(base, terms, option, name)
     if perceptual == judge:
@@ -75,7 +77,7 @@ def read_sweep(base, perceptual, judge, ratios=(), gan=(), gan_base=None, judges
 
     def add(kind, label, name, file, losses, lambda_q, weight, more=()):
         family = Family(
-            file=Path(file), base=Path(file), host='basicsr', losses={name: losses}, test={}, judges=judges,
+            file=Path(file), base=Path(file), host=host, losses={name: losses}, test={}, judges=judges,
             plane=None, settings={**settings, **dict(more)}, against=None, search={},
         )  # fmt: skip
         if any(point.name == name for point in points):
@@ -90,11 +92,14 @@ def read_sweep(base, perceptual, judge, ratios=(), gan=(), gan_base=None, judges
         add(RATIO, f'{p:g}:{q:g}', f'p{_text(p)}_q{_text(q)}', base, _weighted(terms, weights), weights[judge], None)
     if gan:
         gan_base = gan_base or base
-        weight = _gan_weight(gan_base)
-        without = _weighted(_terms(gan_base), {judge: 0.0})
+        if host_by_ending(gan_base) != host:
+            raise ValueError(f'--gan-base {gan_base} is of another framework than {base}')
+        key, weight = gan_weight(gan_base, settings)
+        without = _weighted(terms_of(gan_base), {judge: 0.0})
+        _check_no_judge(gan_base, without, {perceptual, *terms})
         for factor in sorted(gan):
             check_number(f'--gan {factor}', factor, low=0)
-            more = {GAN_KEY: factor * weight}
+            more = {key: factor * weight}
             add(GAN, f'x{factor:g}', f'gan_x{_text(factor)}', gan_base, without, 0.0, factor * weight, more)
     if not points:
         raise ValueError('nothing to sweep: give --ratio or --gan')
@@ -163,45 +168,24 @@ def _series(points):
     return {title: labels for title, labels in series.items() if labels}
 
 
-def _terms(base):
-    """``{name: term}`` of the file's ``train.pixel_opt``, as ``LossSum`` names them."""
-    options = read_yaml(check_file('base', base))
-    pixel = ((options.get('train') if isinstance(options, dict) else None) or {}).get('pixel_opt') or {}
-    terms = pixel.get('terms')
-    if pixel.get('type') != 'LossSum' or not terms:
-        raise ValueError(f'{base}: train.pixel_opt must be a LossSum with terms')
-    if isinstance(terms, dict):
-        return {str(name): term for name, term in terms.items() if term is not None}
-    named = {}
-    for term in terms:
-        name = term.get('name') or term.get('metric') or ('ensemble' if 'ensemble' in term else None)
-        name = str(name or term['type'].rpartition(':')[2].removesuffix('Loss').lower())
-        if name in named:
-            raise ValueError(f'{base}: two terms of train.pixel_opt are named {name!r}')
-        named[name] = {key: value for key, value in term.items() if key != 'name'}
-    return named
-
-
 def _check_term(base, terms, option, name):
     if name not in terms:
         raise unknown_name(f'term for {option} in {base}:', name, terms)
     check_number(f'{base}: weight of {name}', terms[name].get('weight'), low=1e-30)
 
 
+def _check_no_judge(base, terms, known):
+    """The control has no judge: neither that of the base file nor one by another name."""
+    for name, term in terms.items():
+        if term['type'].rpartition(':')[2] == 'NRIQALoss' and name not in known:
+            raise ValueError(f'{base} has the no-reference term {name!r}, which the other file has not: the trainings '
+                             'with larger GAN weights would not be without the judge')  # fmt: skip
+
+
 def _weighted(terms, weights):
     """The terms with these weights; what has the weight 0 is left out."""
     made = {name: {**deepcopy(term), 'weight': weights.get(name, term['weight'])} for name, term in terms.items()}
     return {name: term for name, term in made.items() if not (name in weights and term['weight'] == 0)}
-
-
-def _gan_weight(base):
-    options = read_yaml(check_file('--gan-base', base))
-    weight = ((options.get('train') or {}).get('gan_opt') or {}).get('loss_weight')
-    if weight is None:
-        raise ValueError(
-            f'{base} has no train.gan_opt.loss_weight to scale; name an option file with a GAN: --gan-base'
-        )
-    return check_number(f'{base}: train.gan_opt.loss_weight', weight, low=0)
 
 
 def _judge_of_term(term):

@@ -11,7 +11,7 @@ from PIL import Image
 from torch.nn import functional
 
 from nriqa_plugin import __version__
-from nriqa_plugin.checks import atomic_path, import_extra, unknown_name
+from nriqa_plugin.checks import atomic_path, file_hash, import_extra, unknown_name
 from nriqa_plugin.evaluation.crops import Crop, check_same_size, worst_crops
 from nriqa_plugin.evaluation.relative_gain import gains
 from nriqa_plugin.evaluation.scores import read_scores
@@ -115,13 +115,18 @@ def methods_from_scores(files, baseline):
         raise unknown_name('baseline', baseline, files)
     read = read_scores(files[baseline])
     methods = [Method(baseline, {metric: read.mean(metric) for metric in read.metrics})]
-    own = gains(files[baseline], files[baseline])
-    judges = [Judge(g.metric, g.higher_better, g.n, g.judge_hash, g.baseline_hash) for g in own]
+    judges = [_judge(read.of(metric), file_hash(files[baseline])) for metric in read.metrics]
     for name, file in files.items():
         if name != baseline:
             rows = gains(files[baseline], file)
-            methods.append(Method(name, {r.metric: r.test_mean for r in rows}, {r.metric: r.gain for r in rows}))
+            scores = read_scores(file)
+            means = {metric: scores.mean(metric) for metric in scores.metrics}
+            methods.append(Method(name, means, {r.metric: r.gain for r in rows}))
     return methods, judges
+
+
+def _judge(rows, baseline_hash):
+    return Judge(rows[0].metric, rows[0].higher_better, len(rows), rows[0].judge_hash, baseline_hash)
 
 
 def _check(methods, judges):

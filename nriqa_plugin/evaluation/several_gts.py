@@ -46,7 +46,8 @@ def find_set(gts, *stems):
     Args:
         gts (dict[str, list[str]]): as :func:`positives` returns them.
         stems (str): what the image may be called, without ending: its ground truth, its input. A set is called so, or
-            its name's last part is, or that with more behind it (``babyx4`` belongs to ``baby``).
+            its name's last part is, or that with more behind it (``babyx4`` belongs to ``baby``, but ``100`` does not
+            to ``10``).
 
     Raises:
         ValueError: there is none, or two fit equally well.
@@ -57,7 +58,7 @@ def find_set(gts, *stems):
     for stem in stems:
         if stem in gts:
             return stem
-        fitting = [key for key in last if stem == key] or [key for key in last if key and stem.startswith(key)]
+        fitting = [key for key in last if stem == key] or [key for key in last if _goes_on(stem, key)]
         longest = max(map(len, fitting), default=0)
         names = [name for key in fitting if len(key) == longest for name in last[key]]
         if len(names) == 1:
@@ -65,6 +66,11 @@ def find_set(gts, *stems):
         if names:
             raise ValueError(f'the image {stem} may belong to several sets: {few(names)}')
     raise ValueError(f'no ground truths for the image {" or ".join(filter(None, stems))}; there are {few(gts)}')
+
+
+def _goes_on(stem, key):
+    """Whether a name is ``key`` with more behind it, and not another number."""
+    return bool(key) and stem.startswith(key) and not (key[-1].isdigit() and stem[len(key)].isdigit())
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from torch import nn
 from nriqa_plugin.checks import check_keys, check_number, tensors_hash
 from nriqa_plugin.iqa.scorer import Scorer, create_scorer
 
-KEYS = ('metric', 'weight', 'weights', 'options')
+KEYS = ('metric', 'weight', 'weights', 'options', 'range')
 
 
 class Ensemble(Scorer):
@@ -17,10 +17,11 @@ class Ensemble(Scorer):
     :math:`u_i` is judge i's score mapped to [0, 1] with 1 the best end of its range (:meth:`Scorer.unit`), so judges
     of different directions and units mix; only the weights' ratios matter. As one weight outgrows the others, the
     ensemble becomes that judge's unit score. A range that is approximate (``~0, ~100`` in pyiqa) may be left a
-    little, and [0, 1] with it. Where one judge is undefined (NaN), the ensemble is.
+    little, and [0, 1] with it; so may a ``range`` of your own, which stands for the judge's and is needed where that
+    is infinite (``{metric: niqe, weight: 1.0, range: [2, 12]}``). Where one judge is undefined (NaN), the ensemble is.
 
     Args:
-        judges (list[dict]): at least two, each ``{metric, weight, weights?, options?}``: the judge as
+        judges (list[dict]): at least two, each ``{metric, weight, weights?, options?, range?}``: the judge as
             :func:`create_scorer` names it, a positive number, its local weights file and its further options; or in
             short ``{metric: weight}``, for example ``[{musiq: 1.0}, {nima: 8.0}]``. Mind ``weight`` and ``weights``.
 
@@ -49,7 +50,12 @@ class Ensemble(Scorer):
             )
         entries = [_entry(f'judges[{i}]', entry) for i, entry in enumerate(judges)]
         members = [create_scorer(e['metric'], e.get('weights'), **e.get('options', {})) for e in entries]
-        _check_members(members)
+        ranges = [
+            tuple(entry['range']) if 'range' in entry else judge.score_range
+            for judge, entry in zip(members, entries, strict=True)
+        ]
+        _check_members(members, ranges)
+        self.ranges = {judge.name: ends for judge, ends in zip(members, ranges, strict=True)}
         total = math.fsum(entry['weight'] for entry in entries)
         self.shares = {judge.name: e['weight'] / total for judge, e in zip(members, entries, strict=True)}
         self.judges = nn.ModuleList(members)
@@ -70,8 +76,13 @@ class Ensemble(Scorer):
         """As in :class:`Scorer`; every judge keeps its own precision and its own ``crop_border``."""
         pred, ref = self._inside(pred, ref)
         shares = zip(self.judges, self.shares.values(), strict=True)
-        parts = [share * judge.unit(judge.raw_scores(pred, ref, bf16)) for judge, share in shares]
+        parts = [share * self._unit(judge, judge.raw_scores(pred, ref, bf16)) for judge, share in shares]
         return torch.stack([part.to(self.dtype) for part in parts]).sum(0)
+
+    def _unit(self, judge, scores):
+        low, high = self.ranges[judge.name]
+        share = (scores - low) / (high - low)
+        return share if judge.higher_better else 1 - share
 
     def _inside(self, pred, ref):
         """What the judges see: the images without the ensemble's ``crop_border``."""
@@ -82,8 +93,12 @@ class Ensemble(Scorer):
 
     def weights_hash(self):
         """12 hex digits for the judges, their options and weights and their shares, whatever their order."""
-        inner = sorted((judge.name, self.shares[judge.name], judge.weights_hash()) for judge in self.judges)
+        inner = sorted((judge.name, self.shares[judge.name], judge.weights_hash(), *self._own_range(judge))
+                       for judge in self.judges)  # fmt: skip
         return tensors_hash((), repr((type(self).__name__, sorted(self.plain_options()), inner)))
+
+    def _own_range(self, judge):
+        return [self.ranges[judge.name]] if self.ranges[judge.name] != tuple(judge.score_range) else []
 
     def _tensors(self):
         # The judges keep theirs out of every state_dict, from which the base class would read them.
@@ -138,19 +153,29 @@ def _entry(where, entry):
         raise ValueError(f'ensemble: {where}.weight must be positive, got {weight}: direction is handled inside')
     if not isinstance(entry.get('options', {}), dict):
         raise TypeError(f'ensemble: {where}.options must be a mapping, got {entry["options"]!r}')
+    if 'range' in entry:
+        _check_range(f'ensemble: {where}.range', entry['range'])
     return entry
 
 
-def _check_members(members):
+def _check_range(where, ends):
+    if not isinstance(ends, (list, tuple)) or len(ends) != 2:
+        raise ValueError(f'{where} must be two numbers, the lowest and the highest score, got {ends!r}')
+    low, high = (check_number(where, end) for end in ends)
+    if low >= high:
+        raise ValueError(f'{where} must rise from the lowest to the highest score, got {ends!r}')
+
+
+def _check_members(members, ranges):
     """Refuse judges that have no common scale or do not look at the same thing."""
     names = [judge.name for judge in members]
-    for judge in members:
+    for judge, ends in zip(members, ranges, strict=True):
         if names.count(judge.name) > 1:
             raise ValueError(f'ensemble: judge {judge.name!r} is named twice; give it one weight')
-        if not all(map(math.isfinite, judge.score_range)):
+        if not all(map(math.isfinite, ends)):
             raise ValueError(
                 f'ensemble: judge {judge.name!r} has no finite range, but {judge.score_range}, so it has no unit scale '
-                'on which it could be mixed with others; make it a term of its own'
+                'on which it could be mixed with others; give it one (range: [2, 12]) or make it a term of its own'
             )
     opposites = {'needs_reference': ('full-reference', 'no-reference'), 'temporal': ('video', 'image')}
     for attribute, (kind, other) in opposites.items():

@@ -66,13 +66,9 @@ def choose_state(option, path, key=None):
 
 
 def weights_hash(state):
-    """Which network this is: a hash over all tensors of a plain state dict with weight or bias in their names.
+    """Which network this is: a hash over all floating-point tensors of a plain state dict, also bare parameters and
+    running statistics.
 
-    Tables that follow from the options alone, such as attention masks, do not count.
+    Tables of indices and counters are integers and do not count.
     """
-    named = [(key, value) for key, value in sorted(state.items()) if {'weight', 'bias'} & set(_words(key))]
-    return tensors_hash((key, value.float()) for key, value in named or sorted(state.items()))
-
-
-def _words(key):
-    return key.rpartition('.')[2].split('_')
+    return tensors_hash((key, value.float()) for key, value in sorted(state.items()) if value.is_floating_point())

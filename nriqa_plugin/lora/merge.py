@@ -17,7 +17,8 @@ def merge_checkpoint(path, content, scale=1.0, base_weights=None):
         base_weights (str | None): the base's plain checkpoint, for an adapter. None: the file that the adapter names.
 
     Raises:
-        ValueError: merged before, no LoRA weights, a base that is not the adapter's, ``scale`` outside [0, 1].
+        ValueError: merged before, no LoRA weights, a base that is not the adapter's, one for a checkpoint that holds
+            its own, ``scale`` outside [0, 1].
         FileNotFoundError: no file with the base.
     """
     check_number('scale', scale, low=0, high=1)
@@ -44,6 +45,9 @@ def _merge(path, state, prefix, info, scale, base_weights):
     others = {key: value for key, value in state.items() if not key.startswith(prefix)}
     del inner[INFO]
     changes = {key: inner.pop(key) for key in list(inner) if key.endswith(('lora_A', 'lora_B'))}
+    if inner and base_weights:
+        raise ValueError(f'--base is for a checkpoint written with save: adapter, but {path} holds its base; leave it '
+                         'out')  # fmt: skip
     plain = inner or _base_of(path, info['base'], base_weights)
     for key in changes:
         if key.endswith('lora_A'):

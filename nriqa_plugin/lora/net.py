@@ -85,7 +85,9 @@ class LoRANet(nn.Module):
             change = LowRank(layer.weight, self.rank, self.alpha, dropout, generator)
             parametrize.register_parametrization(layer, 'weight', change, unsafe=True)
         self.base = base
-        self.adapted = {name: layer.parametrizations.weight[0] for name, layer in layers.items()}
+        # A layer that sits at several places has as many names in a state dict.
+        changed, places = set(layers.values()), base.named_modules(remove_duplicate=False)
+        self.adapted = {name: layer.parametrizations.weight[0] for name, layer in places if layer in changed}
         state.attach(self)
         # Every process has the base from the same file or seed: distributed training need not send it at each step.
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]

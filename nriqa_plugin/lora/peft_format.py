@@ -1,6 +1,7 @@
 """Export to the adapter folder of the peft library: ``adapter_config.json`` and ``adapter_model.bin``."""
 
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -20,9 +21,13 @@ def save_peft(net, folder):
         folder (str | Path): is made where it is missing.
 
     Raises:
-        ValueError: a changed layer is a convolution that peft computes otherwise.
+        ValueError: a changed layer is a convolution that peft computes otherwise, sits at several places in the base,
+            or is the base itself.
     """
     tensors = {}
+    if '' in net.adapted or len(set(net.adapted.values())) < len(net.adapted):
+        raise ValueError('save_peft: peft changes layers inside a network, each at one place; this base is a single '
+                         'layer, or has one at several places; merge it instead')  # fmt: skip
     for name, change in net.adapted.items():
         layer, a, b = net.base.get_submodule(name), change.lora_A, change.lora_B
         if isinstance(layer, nn.Conv2d):
@@ -36,8 +41,9 @@ def save_peft(net, folder):
             tensors[f'base_model.model.{name}.lora_{part}.weight'] = factor.detach().cpu().clone()
     config = {
         'peft_type': 'LORA', 'task_type': None, 'r': net.rank, 'lora_alpha': net.alpha, 'lora_dropout': 0.0,
-        'target_modules': list(net.adapted), 'bias': 'none', 'fan_in_fan_out': False, 'inference_mode': True,
-        'base_model_name_or_path': net.base_file,
+        # As a pattern: peft takes a list for endings of names, too.
+        'target_modules': '|'.join(map(re.escape, net.adapted)),
+        'bias': 'none', 'fan_in_fan_out': False, 'inference_mode': True, 'base_model_name_or_path': net.base_file,
     }  # fmt: skip
     with atomic_path(Path(folder) / 'adapter_model.bin') as temporary:
         torch.save(tensors, temporary)

@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+from collections import Counter
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -43,7 +44,8 @@ def select_layers(base, target, rank):
         TypeError: ``target`` is no text and no list of texts.
         ValueError: a pattern that matches no layer, nothing left, or ``rank`` above what a named layer has.
     """
-    layers = {name: module for name, module in base.named_modules() if _can_change(module)}
+    uses = Counter(id(p) for module in base.modules() for p in module._parameters.values() if p is not None)
+    layers = {name: module for name, module in base.named_modules() if _can_change(module, uses)}
     kind = type(base).__name__
     if not layers:
         raise ValueError(f'LoRANet: {kind} has no linear layer and no 2-D convolution whose weight can be changed')
@@ -87,9 +89,11 @@ def _default(kind, layers, rank):
     return wide
 
 
-def _can_change(module):
-    """Linear and Conv2d (also subclasses) with a plain weight: not one that weight_norm or the like computes."""
-    plain = module._parameters.get('weight') is not None and not parametrize.is_parametrized(module)
+def _can_change(module, uses):
+    """Linear and Conv2d (also subclasses) with a plain weight of their own: not one that weight_norm or the like
+    computes, nor one that another layer has too, which would get another change there."""
+    weight = module._parameters.get('weight')
+    plain = weight is not None and not parametrize.is_parametrized(module) and uses[id(weight)] == 1
     return isinstance(module, (nn.Linear, nn.Conv2d)) and plain
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 
 from nriqa_plugin.checks import atomic_path, fill_weights, load_weights
 from nriqa_plugin.losses.space import Space
+from nriqa_plugin.mmagic.multigt import MultiGTPreprocessor
 from nriqa_plugin.mmagic.start_checks import bare_model, own_losses
 
 FILE = 'anchor.pth'
@@ -24,7 +26,8 @@ class AnchorHook(Hook):
     resuming. Validation is as it was.
 
     Raises:
-        ValueError: the model has no ``generator``, or the batches have no images to give it.
+        ValueError: the model has no ``generator``, its preprocessor chooses among ground truths, or the batches have no
+            images to give the generator.
         FileNotFoundError: a resumed run lacks the file.
     """
 
@@ -36,6 +39,10 @@ class AnchorHook(Hook):
         generator = getattr(model, 'generator', None)
         if not isinstance(generator, torch.nn.Module):
             raise ValueError(f'AnchorHook: {type(model).__name__} has no generator to copy')
+        if isinstance(model.data_preprocessor, MultiGTPreprocessor):
+            raise ValueError('AnchorHook and MultiGTPreprocessor exclude each other: both make the target')
+        if is_model_wrapper(generator):  # of a GAN in distributed training
+            generator = generator.module
         self.space = next((loss.space for loss in own_losses(model).values() if hasattr(loss, 'space')), Space())
         self.anchor = copy.deepcopy(generator).eval().requires_grad_(False)
         file = Path(runner.work_dir) / FILE

@@ -32,7 +32,7 @@ class SeveralGTsMetric(IQAMetric):
         super().__init__(judges, **options)
         places = {'root': gts} if isinstance(gts, str) else dict(gts)
         check_keys('gts', places, ('root', 'layout', 'index'))
-        self.gts = positives(read_sets(**places)[0])
+        self.gts = positives(read_sets(**places, training=False)[0])
         self.gold = check_flag(GOLD, gold_standard)
         if self.gold:
             for judge in self.judges.values():

@@ -53,6 +53,10 @@ class Enhancer:
         made = in_tiles(self.enhance, self.prepare(image), side, self.overlap, self.scale)
         return self.finish(made, *image.shape[-2:])
 
+    def source_hash(self, original_hash, stem):
+        """What a candidate's file is made from, beside the enhancer: it is made again when this changes."""
+        return original_hash
+
     def to(self, device):
         """Move what there is of weights; returns the enhancer itself."""
         return self

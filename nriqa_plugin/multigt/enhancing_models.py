@@ -79,14 +79,20 @@ class Folder(Enhancer):
         self.files = {file.stem: file for file in list_images(path)}
 
     def candidate(self, image, stem, tile):
-        file = self.files.get(stem + self.suffix)
-        if file is None:
-            raise ValueError(f'folder: {self.path} has no {stem}{self.suffix}.*')
+        file = self._file(stem)
         made = read_image(file)[None]
         if made.shape != image.shape:
             size, wanted = (f'{i.shape[-1]} x {i.shape[-2]} px' for i in (made, image))
             raise ValueError(f'folder: {file} is {size}, the original {wanted}: a candidate must have the same size')
         return made
+
+    def source_hash(self, original_hash, stem):
+        return f'{original_hash}+{file_hash(self._file(stem))}'
+
+    def _file(self, stem):
+        if stem + self.suffix not in self.files:
+            raise ValueError(f'folder: {self.path} has no {stem}{self.suffix}.*')
+        return self.files[stem + self.suffix]
 
 
 def load_with_spandrel(option, file, otherwise):

@@ -5,6 +5,7 @@ three annotators thought of each version beside the original.
 """
 
 import json
+import logging
 import os
 from collections import Counter
 from pathlib import Path
@@ -16,9 +17,11 @@ VERSIONS = ('01', '02', '03', '04')
 ANNOTATORS = ('A', 'B', 'C')
 LABELS = ('Positive', 'Similar', 'Negative')
 
+logger = logging.getLogger('nriqa_plugin')
+
 
 def read_hggt(root):
-    """All sets, with or without positives.
+    """All sets that people have labelled, with or without positives; a warning counts images without labels.
 
     Args:
         root (str): holds ``images/<part>/{original,01,02,03,04}`` with ``NAME.png`` in the first and ``NAME_01.png``
@@ -74,20 +77,28 @@ def _parts(images):
 
 def _read_part(images, labels, part):
     there = {folder: _names(images / folder) for folder in ('original', *VERSIONS)}
-    names = sorted(name.removesuffix('.json') for name in _names(labels / ANNOTATORS[0]) if name.endswith('.json'))
+    labelled = {annotator: _names(labels / annotator) for annotator in ANNOTATORS}
+    names = sorted({name.removesuffix('.json') for of_one in labelled.values() for name in of_one if _is_label(name)})
     if not names:
         raise FileNotFoundError(f'layout: hggt: {labels / ANNOTATORS[0]} holds no label file')
+    if without := sorted(name for name in there['original'] if name.endswith('.png') and name[:-4] not in set(names)):
+        logger.warning('layout: hggt: %d images of %s have no label file and are left out: %s, ...',
+                       len(without), images / 'original', without[0])  # fmt: skip
     sets = []
     for name in names:
         files = {'original': f'{name}.png', **{version: f'{name}_{version}.png' for version in VERSIONS}}
         for folder, file in files.items():
             if file not in there[folder]:
-                raise FileNotFoundError(f'layout: hggt: {labels / ANNOTATORS[0] / name}.json belongs to '
-                                        f'{images / folder / file}, which is missing')  # fmt: skip
+                raise FileNotFoundError(f'layout: hggt: {labels}/*/{name}.json belongs to {images / folder / file}, '
+                                        'which is missing')  # fmt: skip
         answers = [_read_labels(labels / annotator / f'{name}.json') for annotator in ANNOTATORS]
         paths = [images / folder / file for folder, file in files.items()]
         sets.append((f'{part}/{name}' if part else name, paths, answers))
     return sets
+
+
+def _is_label(name):
+    return name.endswith('.json') and name[0] != '.'
 
 
 def _names(folder):

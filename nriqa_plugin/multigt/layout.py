@@ -12,10 +12,11 @@ from nriqa_plugin.multigt.hggt import read_hggt
 
 LAYOUTS = ('folders', 'index', 'hggt')
 EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
-COLUMN = re.compile(r'gt(_\d\d)?')
+COLUMN = re.compile(r'gt(_(?!00)\d\d)?')
+ALMOST = re.compile(r'gt[_-]?\d+')  # taken for candidates by people, not by COLUMN
 
 
-def read_sets(root, layout='folders', index=None, lq=None, need_positive=None, lmdb=False):
+def read_sets(root, layout='folders', index=None, lq=None, need_positive=None, lmdb=False, training=True):
     """The sets of a data set.
 
     Args:
@@ -29,6 +30,7 @@ def read_sets(root, layout='folders', index=None, lq=None, need_positive=None, l
         lq (str | None): folder with the low-resolution images, of the same names.
         need_positive (bool | None): leave out sets in which people called no candidate positive. None: for ``hggt``
             only, as published.
+        training (bool): False to score or evaluate only, where no LR image is made of an original.
         lmdb (bool): the folders are ``gt.lmdb``, ``gt_01.lmdb``, ... as BasicSR makes them, ``lq`` is one too, and
             the entries are their keys.
 
@@ -38,7 +40,7 @@ def read_sets(root, layout='folders', index=None, lq=None, need_positive=None, l
     Raises:
         FileNotFoundError: a folder, index, label or LQ image is missing.
         ValueError: wrong columns, no sets, a set without any candidate, a name that is there twice, or sets without
-            an original when no LQ image is given.
+            an original when no LQ image is given for a training.
     """
     check_choice('layout', layout, LAYOUTS)
     if (layout == 'index') != (index is not None):
@@ -55,8 +57,9 @@ def read_sets(root, layout='folders', index=None, lq=None, need_positive=None, l
         raise ValueError(f'{root} holds no ground truths (layout: {layout})')
     if lq is not None:
         sets = _with_lq(sets, lq, lmdb)
-    check_originals([one for one in sets if one.lq is None],
-                    'the LR image comes from the original only; give dataroot_lq')  # fmt: skip
+    if training:
+        without_lq = [one for one in sets if one.lq is None]
+        check_originals(without_lq, 'the LR image comes from the original only; give dataroot_lq')
     left_out = 0
     if layout == 'hggt' if need_positive is None else need_positive:
         sets, left_out = keep_positive(sets)
@@ -64,15 +67,29 @@ def read_sets(root, layout='folders', index=None, lq=None, need_positive=None, l
 
 
 def columns_of(root, lmdb=False):
-    """``gt``, ``gt_01``, ... as far as these folders exist, by number."""
+    """``gt``, ``gt_01``, ... as far as these folders exist, by number.
+
+    Raises:
+        ValueError: a folder such as ``gt_1`` or ``gt_00``, which would be left out without a word.
+    """
     ending = '.lmdb' if lmdb else ''
-    names = [entry.name.removesuffix(ending) for entry in os.scandir(root) if entry.is_dir()]
-    return sorted(name for name in names if COLUMN.fullmatch(name) and Path(root, name + ending).is_dir())
+    folders = [entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name.endswith(ending)]
+    names = [folder.removesuffix(ending) for folder in folders]
+    for name, folder in zip(names, folders, strict=True):
+        if ALMOST.fullmatch(name) and not COLUMN.fullmatch(name):
+            raise ValueError(f'dataroot_gt: {root} has the folder {folder}; candidates are called gt_01{ending} to '
+                             f'gt_99{ending}')  # fmt: skip
+    return sorted(name for name in names if COLUMN.fullmatch(name))
 
 
 def number_of(column):
     """0 for ``gt``, 3 for ``gt_03``."""
     return int(column[3:] or 0)
+
+
+def column_name(number):
+    """``gt`` for 0, ``gt_03`` for 3."""
+    return f'gt_{number:02d}' if number else 'gt'
 
 
 def _read_folders(root, lmdb):
@@ -178,11 +195,15 @@ def _with_lq(sets, folder, lmdb):
     if not Path(folder).is_dir():
         raise FileNotFoundError(f'dataroot_lq: no such folder: {folder}')
     entries = _entries(Path(folder), lmdb)
-    paired = []
+    paired, owners = [], {}
     for one in sets:
         names = [one.name, *(stem(path) for path in one.paths if path)]
         lq = next((entries[name] for name in names if name in entries), None)
         if lq is None:
             raise FileNotFoundError(f'dataroot_lq: {folder} has no image called {names[0]}')
+        if lq in owners:
+            raise ValueError(f'dataroot_lq: {lq} would belong to the sets {owners[lq]!r} and {one.name!r}; list the '
+                             'LR images in an index')  # fmt: skip
+        owners[lq] = one.name
         paired.append(CandidateSet(one.name, one.paths, one.positive, lq))
     return paired

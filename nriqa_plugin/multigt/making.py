@@ -13,8 +13,9 @@ from nriqa_plugin import __version__
 from nriqa_plugin.checks import atomic_path, check_number, file_hash
 from nriqa_plugin.evaluation.images import few, list_images, read_image, write_image
 from nriqa_plugin.multigt.enhancer import create_enhancer
+from nriqa_plugin.multigt.layout import column_name
 
-ORIGINAL = 'gt'
+ORIGINAL, MOST = column_name(0), 99
 SETTINGS, MADE = 'candidates.json', 'candidates.csv'
 COLUMNS = ('image', 'folder', 'source_hash', 'file_hash')
 
@@ -25,8 +26,9 @@ def make_gts(images, out, enhancers, device='cpu', tile=512, progress=lambda don
     """Write the originals and one candidate of each by every enhancer, all as 8-bit PNG of one size and name.
 
     ``out/gt/NAME.png`` is the original, ``out/gt_01/NAME.png`` the first enhancer's, and so on. ``candidates.json``
-    says which folder is whose, ``candidates.csv`` which file was made from which. An interrupted run goes on where it
-    stopped: files that are there, unchanged and made from an unchanged original are kept; further enhancers can be
+    says which folder is whose, ``candidates.csv`` which file was made from which (the hash of the original, with
+    ``folder`` also that of the output). An interrupted run goes on where it
+    stopped: files that are there, unchanged and made from unchanged files are kept; further enhancers can be
     appended later.
 
     Args:
@@ -48,10 +50,10 @@ def make_gts(images, out, enhancers, device='cpu', tile=512, progress=lambda don
     """
     out = Path(out)
     check_number('tile', tile, low=16, integer=True)
-    if not enhancers:
-        raise ValueError('no enhancer: at least one is needed to make candidates')
+    if not 1 <= len(enhancers) <= MOST:
+        raise ValueError(f'1 to {MOST} enhancers are needed to make candidates, got {len(enhancers)}')
     sources = _by_stem(images)
-    built = {folder_name(i): create_enhancer(name, **options) for i, (name, options) in enumerate(enhancers, 1)}
+    built = {column_name(i): create_enhancer(name, **options) for i, (name, options) in enumerate(enhancers, 1)}
     texts = [{'enhancer': name, 'options': {k: str(v) for k, v in options.items()}} for name, options in enhancers]
     wanted = [{'folder': folder, **text, 'identity': enhancer.identity()}
               for (folder, enhancer), text in zip(built.items(), texts, strict=True)]  # fmt: skip
@@ -63,10 +65,11 @@ def make_gts(images, out, enhancers, device='cpu', tile=512, progress=lambda don
     _write_rows(out, rows.values())
     with open(out / MADE, 'a', encoding='utf-8', newline='') as file:
         for done, (stem, source) in enumerate(sources.items(), 1):
-            source_hash, image = file_hash(source), None
+            original_hash, image = file_hash(source), None
             for folder, enhancer in {ORIGINAL: None, **built}.items():
                 path = out / folder / f'{stem}.png'
                 row = rows.get((path.name, folder))
+                source_hash = original_hash if enhancer is None else enhancer.source_hash(original_hash, stem)
                 if row and row[2] == source_hash and path.is_file() and file_hash(path) == row[3]:
                     counts['kept'] += 1
                     continue
@@ -81,11 +84,6 @@ def make_gts(images, out, enhancers, device='cpu', tile=512, progress=lambda don
             progress(done, len(sources))
     _write_rows(out, rows.values())
     return counts
-
-
-def folder_name(number):
-    """``gt_01`` for the first candidate."""
-    return f'{ORIGINAL}_{number:02d}'
 
 
 @torch.no_grad()
@@ -122,7 +120,7 @@ def _write_settings(out, settings):
     """Write the settings; those that are there may only be continued."""
     file = out / SETTINGS
     if file.is_file():
-        before = json.loads(file.read_text(encoding='utf-8'))
+        before = _read_settings(file)
         there, wanted = before['candidates'], settings['candidates']
         for old, new in zip(there, wanted, strict=False):
             if old != new:
@@ -133,11 +131,19 @@ def _write_settings(out, settings):
                              'of them, or choose another folder')  # fmt: skip
         if before['tile'] != settings['tile']:
             raise ValueError(f'{file}: made with a tile of {before["tile"]} px, now {settings["tile"]}; keep it')
-    elif any((out / folder).exists() for folder in (ORIGINAL, folder_name(1))):
-        raise ValueError(f'{out} has a folder {ORIGINAL} or {folder_name(1)} but no {SETTINGS}: it was not made by '
+    elif any((out / folder).exists() for folder in (ORIGINAL, column_name(1))):
+        raise ValueError(f'{out} has a folder {ORIGINAL} or {column_name(1)} but no {SETTINGS}: it was not made by '
                          'this command; choose another folder')  # fmt: skip
     with atomic_path(file) as temporary:
         temporary.write_text(json.dumps(settings, indent=1) + '\n', encoding='utf-8')
+
+
+def _read_settings(file):
+    try:
+        settings = json.loads(file.read_text(encoding='utf-8'))
+        return {'tile': settings['tile'], 'candidates': [dict(one) for one in settings['candidates']]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f'{file} is damaged ({error!r}); choose another folder') from error
 
 
 def _text(candidate):

@@ -7,19 +7,10 @@ from pathlib import Path
 import torch
 from torch import distributed, nn
 
-from nriqa_plugin.checks import (
-    check_choice,
-    check_flag,
-    check_number,
-    check_unit_range,
-    checks_options,
-    in_place,
-)
-from nriqa_plugin.iqa import create_scorer
-from nriqa_plugin.iqa.ensemble import one_judge
+from nriqa_plugin.checks import check_choice, check_flag, check_number, checks_options, in_place
 from nriqa_plugin.multigt import selection
+from nriqa_plugin.multigt.batch_scores import candidate_judge, look_up_crops, score_crops, table_of
 from nriqa_plugin.multigt.panel import write_panel
-from nriqa_plugin.multigt.score_table import ScoreTable
 from nriqa_plugin.multigt.statistics import ChoiceStatistics
 
 logger = logging.getLogger('nriqa_plugin')
@@ -60,8 +51,9 @@ class AMOSampler(nn.Module):
         tau (float): temperature of ``sma`` and ``smp`` in the judge's own units. No value was published; at the
             default, CNNIQA takes the best of four SR models' outputs with a probability of 0.80 (median of 10
             images), at 0.5 with 0.95 and at 4 with 0.45. Scale it with the spread of your judge.
-        scores (str | None): file of cached scores; then no judge is loaded. ``amo`` wants scores of patches, ``sma``
-            and ``smp`` take those of whole images (exactly the published rule) or of patches.
+        scores (str | None): file of cached scores; then no judge is needed, and one that is given is only compared
+            with the file's (:func:`nriqa_plugin.multigt.batch_scores.table_of`). ``amo`` wants scores of patches,
+            ``sma`` and ``smp`` take those of whole images (exactly the published rule) or of patches.
         chunk (int): crops that the judge scores at once.
         precision (str): ``fp32``, or ``bf16`` to run the judge under bfloat16 autocast.
         seed (int): of the draws.
@@ -98,7 +90,7 @@ class AMOSampler(nn.Module):
         self.scored = method in selection.SCORED
         self.table = self.scorer = None
         if self.scored:
-            self._prepare_scores(metric, weights, options, ensemble, scores)
+            self._prepare_scores(scores, metric=metric, weights=weights, options=options, ensemble=ensemble)
         self.higher_better = (
             True if not self.scored else (self.table.header if self.table else self.scorer).higher_better
         )
@@ -107,22 +99,14 @@ class AMOSampler(nn.Module):
         self.iteration, self.panel_written = 0, None
         self.range_checked = False
 
-    def _prepare_scores(self, metric, weights, options, ensemble, scores):
-        if scores is not None:
-            self.table = ScoreTable(scores, metric if isinstance(metric, str) and ':' not in metric else None)
-            if self.method == 'amo' and not self.table.is_grid:
-                raise ValueError(f'scores: {scores} holds scores of whole images, amo chooses patches; score them on a '
-                                 'grid, or take method: sma with tau: 0')  # fmt: skip
-            if ensemble is None and (isinstance(metric, nn.Module) or weights is not None):
-                judge = create_scorer(metric, weights, **(options or {}))
-                self.table = ScoreTable(scores, judge.name, judge.weights_hash())
+    def _prepare_scores(self, scores, **judge):
+        if scores is None:
+            self.scorer = candidate_judge(**judge)
             return
-        metric, weights, options = one_judge(metric, weights, options, ensemble)
-        self.scorer = create_scorer(metric, weights, **options)
-        if self.scorer.needs_reference or self.scorer.temporal:
-            kind = 'a video judge' if self.scorer.temporal else 'a full-reference judge'
-            raise ValueError(f'metric: {self.scorer.name} is {kind}; candidates are scored one by one, without a '
-                             'reference')  # fmt: skip
+        self.table = table_of(scores, **judge)
+        if self.method == 'amo' and not self.table.is_grid:
+            raise ValueError(f'scores: {scores} holds scores of whole images, amo chooses patches; score them on a '
+                             'grid, or take method: sma with tau: 0')  # fmt: skip
 
     def set_iteration(self, iteration):
         """Tell the iteration (starting at 1), which draws depend on."""
@@ -153,9 +137,11 @@ class AMOSampler(nn.Module):
         eligible = valid & positive if self.method in selection.OF_POSITIVES else valid
         scores = None
         if self.table is not None:
-            scores = self._cached(valid, candidates, names, crops, hashes)
+            known = hashes if self.verify else None
+            scores = look_up_crops(self.table, valid, candidates.shape[-1], names, crops, known)
         elif self.scored:
-            scores = self._judge(candidates, eligible)
+            scores = score_crops(self.scorer, candidates, eligible, self.chunk, self.bf16, not self.range_checked)
+            self.range_checked = self.range_checked or bool(torch.isfinite(scores).any())
         with in_place(f'method: {self.method}, sets {list(names)}' if names is not None else f'method: {self.method}'):
             index = self._choose(scores, valid, positive, eligible)
         rows = torch.arange(len(index), device=candidates.device)
@@ -194,41 +180,6 @@ class AMOSampler(nn.Module):
         if self.method == 'smp':
             return selection.smp(scores, valid, positive, self.tau, generator)
         return selection.sma(scores, valid, self.tau, generator)
-
-    def _judge(self, candidates, eligible):
-        """Scores of the eligible candidates of rows with more than one of them, ``(N, K)`` on the CPU."""
-        scores = torch.full(eligible.shape, torch.nan)
-        wanted = eligible & (eligible.sum(1, keepdim=True) > 1)
-        places = torch.nonzero(wanted.flatten()).flatten()
-        if not len(places):
-            return scores
-        crops = candidates.flatten(0, 1)
-        everything = len(places) == len(crops)
-        found = []
-        for chunk in places.split(self.chunk):
-            part = crops[chunk[0] : chunk[-1] + 1] if everything else crops[chunk.to(crops.device)]
-            self.scorer.check(part)
-            if not self.range_checked:
-                check_unit_range('the candidate ground truths', part)
-                self.range_checked = True
-            found.append(self.scorer.raw_scores(part, bf16=self.bf16).float())
-        found = torch.cat(found).cpu()
-        scores.view(-1)[places] = found if self.scorer.higher_better else -found
-        return scores
-
-    def _cached(self, valid, candidates, names, crops, hashes):
-        if names is None or (self.table.is_grid and crops is None):
-            raise ValueError('cached scores need the names of the sets and, on a grid, the places of the crops')
-        scores = torch.full(valid.shape, torch.nan)
-        side = candidates.shape[-1]
-        places = [None] * len(names) if crops is None else crops.tolist()
-        for n, (name, place) in enumerate(zip(names, places, strict=True)):
-            crop = None if place is None else (int(place[0]), int(place[1]), side)
-            for k in torch.nonzero(valid[n]).flatten().tolist():
-                if self.verify and hashes is not None and hashes[n][k]:
-                    self.table.check_hash(name, k, hashes[n][k])
-                scores[n, k] = self.table.look_up(name, k, crop)
-        return scores
 
     def _generator(self):
         rank = _rank()

@@ -101,7 +101,7 @@ class ScoreTable:
         row, column = top // stride, left // stride
         if top % stride or left % stride or row >= table.shape[0] or column >= table.shape[1]:
             raise ValueError(f'scores: the crop at ({top}, {left}) of {name!r} is not on the grid of {stride} px; '
-                             f'set crop_stride: {stride} where the crop is made')  # fmt: skip
+                             f'set crop_stride: {stride} (BasicSR), MultiGTCrop(stride={stride}) (mmagic)')  # fmt: skip
         return float(table[row, column])
 
 

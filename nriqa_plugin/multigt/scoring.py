@@ -6,13 +6,22 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from nriqa_plugin.checks import check_number, file_hash
-from nriqa_plugin.evaluation.images import few, read_image
+from nriqa_plugin.checks import check_number
+from nriqa_plugin.evaluation.images import few
 from nriqa_plugin.multigt.scores import ScoresHeader, ScoreWriter, merge_scores
+from nriqa_plugin.multigt.stored_images import ImageFiles
 
 
 def score_candidates(
-    sets, judge, out, patch=None, stride=None, device='cpu', chunk=8, progress=lambda done, total: None
+    sets,
+    judge,
+    out,
+    patch=None,
+    stride=None,
+    device='cpu',
+    chunk=8,
+    progress=lambda done, total: None,
+    stored=None,
 ):
     """Score every candidate of every set with a judge, into the file that ``scores: FILE`` of a training reads.
 
@@ -29,6 +38,8 @@ def score_candidates(
         device (str | torch.device): of this process.
         chunk (int): patches that are scored at a time.
         progress (Callable[[int, int], None]): told how many candidates of this process are done.
+        stored (ImageFiles | LmdbImages | None): where the candidates lie; None for image files. Hashes are those of the
+            stored bytes, so that scores of files fit a training from files, those of an lmdb a training from it.
 
     Returns:
         dict[str, int]: of this process, candidates ``scored`` and ``kept``.
@@ -41,6 +52,7 @@ def score_candidates(
         what = 'a full-reference judge' if judge.needs_reference else 'a video judge'
         raise ValueError(f'{judge.name} is {what}; candidates are scored alone')
     check_number('chunk', chunk, low=1, integer=True)
+    stored = stored or ImageFiles()
     out, (rank, world) = Path(out), _rank()
     header = ScoresHeader.of(judge, patch, stride)  # before the judge moves: its hash is that of its weights
     if patch is not None and patch < judge.min_side:
@@ -59,18 +71,17 @@ def score_candidates(
     with ScoreWriter(part, header) as writer:
         known |= writer.done
         for done, (one, k, path) in enumerate(mine, 1):
-            image_hash = file_hash(path)
+            image_hash, where = stored.hash(path, k), stored.where(path, k)
             there = known.get((one.name, k))
             if there is None:
-                image = read_image(path)
-                writer.add(
-                    one.name, k, image_hash, image.shape[-2:], _scores(judge, header, image, path, device, chunk)
-                )
+                image = stored.image(path, k)
+                scores = _scores(judge, header, image, where, device, chunk)
+                writer.add(one.name, k, image_hash, image.shape[-2:], scores)
                 counts['scored'] += 1
             elif there == image_hash:
                 counts['kept'] += 1
             else:
-                raise ValueError(f'{path} has changed since it was scored ({there}, now {image_hash}); delete {part} '
+                raise ValueError(f'{where} has changed since it was scored ({there}, now {image_hash}); delete {part} '
                                  f'and {out}, or choose another file')  # fmt: skip
             progress(done, len(mine))
     _wait()
@@ -81,7 +92,7 @@ def score_candidates(
 
 
 @torch.no_grad()
-def _scores(judge, header, image, path, device, chunk):
+def _scores(judge, header, image, where, device, chunk):
     """One number, or the table over the grid; NaN where the judge is undefined."""
     image = image[None].to(device)
     try:
@@ -98,9 +109,9 @@ def _scores(judge, header, image, path, device, chunk):
             scores.append(judge.raw_scores(batch).cpu())
         return torch.cat(scores).view(len(tops), len(lefts))
     except ValueError as error:
-        raise ValueError(f'{judge.name} cannot score {path}: {error}') from error
+        raise ValueError(f'{judge.name} cannot score {where}: {error}') from error
     except RuntimeError as error:
-        raise RuntimeError(f'{judge.name} failed on {path}: {error}') from error
+        raise RuntimeError(f'{judge.name} failed on {where}: {error}') from error
 
 
 def _known(out, header):

@@ -2,7 +2,8 @@
 #   MMAGIC=$(python -W ignore -c "import mmagic; print(mmagic.__path__[0])")/.mim
 #   python $MMAGIC/tools/train.py options/mmagic/msrresnet_x4_gt_free.py
 # A judge optimised without a ground truth is easily gamed: the output is tied to that of the start network (AnchorHook)
-# and to the input (LRConsistencyLoss). With LoRA: generator=dict(type='LoRANet', base=dict(...), rank=8).
+# and to the input (LRConsistencyLoss). With LoRA:
+# generator=dict(_delete_=True, type='LoRANet', rank=8, base=dict(type='MSRResNet', ...)) in model.
 _base_ = 'mmagic::srgan_resnet/msrresnet_x4c64b16_1xb16-1000k_div2k.py'
 
 custom_imports = dict(imports=['nriqa_plugin.mmagic'], allow_failed_imports=False)
