@@ -4,7 +4,6 @@ import csv
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -151,14 +150,15 @@ def test_help_does_not_wait_for_torch():
 
 
 def test_help_answers_at_once():
-    """The best of five: one quiet moment is enough on a busy machine."""
+    """In less than a second of processor time, whatever else the machine does."""
 
     def seconds():
-        start = time.perf_counter()
+        before = os.times()
         assert nriqa('--help').returncode == 0
-        return time.perf_counter() - start
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
 
-    assert min(seconds() for _ in range(5)) < 1
+    assert min(seconds() for _ in range(3)) < 1
 
 
 def test_version_is_the_packages():

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from nriqa_plugin.cli import app
 from nriqa_plugin.evaluation.flat_areas import NEIGHBOURHOOD, FlatRegions, detail_map, flat_regions, flat_windows
 from nriqa_plugin.evaluation.images import list_images, read_image
 from nriqa_plugin.evaluation.scores import read_scores
@@ -175,3 +177,35 @@ def test_another_ground_truth_has_other_windows_so_its_scores_are_made_again(fol
     after = score_folder(*call, regions=FlatRegions(32), progress=False).rows
     assert [row.score == old.score for row, old in zip(after, before, strict=True)] == [True, False]
     assert 'reference had changed' in plugin_log.text
+
+
+# --- nriqa score --flat ---
+
+
+def score(*arguments):
+    return CliRunner().invoke(app, ['score', *map(str, arguments)], env={'COLUMNS': '200'})
+
+
+def test_the_command_scores_flat_areas_under_their_own_name(folders):
+    call = [folders / 'images', '-m', 'tests.judges:Brightness', '-o', folders / 's.csv', '-r', folders / 'gt']
+    result = score(*call, '--flat', '--flat-size', 32)
+    assert result.exit_code == 0, result.output
+    assert read_scores(folders / 's.csv').metrics == ['brightness@flat']
+    result = score(*call)  # whole images beside them, in the same file
+    assert result.exit_code == 0, result.output
+    assert read_scores(folders / 's.csv').metrics == ['brightness', 'brightness@flat']
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--flat'], '--flat needs --reference'),
+        (['--flat-size', 32, '-r', 'gt'], '--flat-size needs --flat'),
+        (['--flat', '-r', 'gt', '-m', 'niqe'], 'niqe needs at least 192 px'),
+    ],
+)
+def test_wrong_calls_of_the_command_name_the_option(folders, options, message):
+    options = [folders / 'gt' if option == 'gt' else option for option in options]
+    result = score(folders / 'images', '-m', 'tests.judges:Brightness', '-o', folders / 's.csv', *options)
+    assert result.exit_code == 2
+    assert message in ' '.join(result.output.split())

@@ -234,6 +234,7 @@ def test_the_command_finds_the_known_order_and_keeps_its_values(tmp_path):
         rows = list(csv.DictReader(file))
     assert {row['loss']: float(row['srocc']) for row in rows} == {'l1': 1, 'l2': 1, 'ssim': 1}
     assert {row['scenes'] for row in rows} == {'4'}
+    assert '4 scenes: the intervals of so few' in result.output
     assert (out / 'loss_quality.pdf').stat().st_size > 1000
     kept = (out / 'losses.csv').read_text().splitlines()
     again = CliRunner().invoke(app, [*arguments, '--loss', 'l1', '--loss', 'charbonnier'])

@@ -89,7 +89,7 @@ def test_the_file_asks_for_nothing_from_anywhere(page):
 
 def test_gains_statistics_and_hashes_stand_on_the_page(folder, page):
     text = text_of(page)
-    assert text.count('A <b> & c') == 1
+    assert text.count('A <b> & c') == 2  # title and heading
     assert file_hash(folder / 'base.csv') in text
     for method in METHODS[1:]:
         for gain in gains(folder / 'base.csv', folder / f'{method}.csv'):
@@ -352,6 +352,17 @@ def test_a_missing_picture_is_shown_as_missing_and_counted(folder, arguments, tm
     assert tiles[IMAGES[-1]]['noisy'] is None
     assert tiles[IMAGES[-1]]['base']
     assert all(tile['noisy'] for name, tile in tiles.items() if name != IMAGES[-1])
+
+
+def test_images_without_ground_truth_or_picture_are_counted(folder, arguments, tmp_path):
+    write_pictures(tmp_path / 'gt', 0, IMAGES[2:])
+    index = index_of(
+        [f'base={folder / "base.csv"}'], None, tmp_path / 'gt', None, {'base': folder / 'results' / 'base'}
+    )
+    assert load_place(index, *index.places[0]).notes == ['No ground truth of 2 (im00, im01) of 12 images.']
+    write_pictures(tmp_path / 'few', 1, IMAGES[1:])
+    index = index_of([f'base={folder / "base.csv"}'], None, None, None, {'base': tmp_path / 'few'})
+    assert load_place(index, *index.places[0]).notes == ['No picture of 1 (im00) of 12 images.']
 
 
 def changed(folder, tmp_path, change):

@@ -176,6 +176,27 @@ def test_two_stages_keep_the_best_and_test_them_on_other_pairs(data, monkeypatch
     assert right == pytest.approx(everything)
 
 
+def test_stages_and_a_plain_screening_share_their_scores(data):
+    plain = [
+        'screen',
+        data / 'votes.csv',
+        '--images',
+        data / 'images',
+        '-m',
+        BRIGHT,
+        '-o',
+        data / 'out',
+        '--resamples',
+        20,
+    ]
+    assert nriqa(*plain).exit_code == 0
+    before = (data / 'out' / 'scores.csv').read_bytes()
+    result = nriqa(*plain, '--stage1', 30, '--seed', 1)  # too few pairs are left to show every image
+    assert result.exit_code == 0, result.output
+    assert rows_of(data / 'out' / 'screening.csv')[0]['pairs'] == '6'
+    assert (data / 'out' / 'scores.csv').read_bytes() == before
+
+
 def test_the_second_stage_may_be_on_a_table_of_its_own_and_keeps_the_core(data):
     lines = (data / 'votes.csv').read_text().splitlines()
     (data / 'test.csv').write_text('\n'.join([lines[0], *lines[-27:]]))

@@ -50,6 +50,8 @@ class Images:
             file = folder / 'models' / 'net_g_latest.pth'
             if file.is_file() and folder.name != 'start':
                 self.networks[folder.name] = file
+            elif folder.name != 'start':  # ended early: its last validation images are left
+                self.folders['set5', folder.name] = runs / 'results' / folder.name
 
     def names(self, dataset):
         low = ('kodak', 'truth') if dataset == 'kodak' else (dataset, 'low')
@@ -58,7 +60,9 @@ class Images:
     def get(self, dataset, kind, name):
         """One image, rounded to 8 bits as a file would be."""
         if (dataset, kind) in self.folders:
-            return read_image(self.folders[dataset, kind] / name)
+            folder = self.folders[dataset, kind]
+            of_run = dataset == 'set5' and kind != 'low'
+            return read_image(folder / (Path(name.replace(f'x{SCALE}', '')).stem + '.png' if of_run else name))
         if kind == 'low':
             return eight_bit(functional.interpolate(self.get(dataset, 'truth', name)[None], scale_factor=1 / SCALE,
                                                     mode='bicubic', antialias=True)[0])  # fmt: skip
@@ -132,6 +136,9 @@ def cases(images):
         if run not in ('pretrained', HONEST):
             for dataset in ('models', 'set5'):
                 yield 'real', dataset, run, 'pretrained', 0, 0, True
+    for dataset, run in images.folders:
+        if dataset == 'set5' and run != 'low':
+            yield 'real', dataset, run, 'pretrained', 0, 0, True
     result = HONEST if HONEST in images.networks else 'pretrained'
     before = 'pretrained' if HONEST in images.networks else 'bicubic'
     for base in (before, '', 'truth'):

@@ -9,6 +9,8 @@ from rich.markup import escape
 
 from nriqa_plugin.cli.tables import new_table, show_notes, show_titled, write_rows
 
+FEW_SCENES = 10
+
 EXAMPLES = """Examples:
 
 nriqa loss-quality mos.csv --images distorted --reference originals --loss mdf:weights=mdf.pth --loss ssim -o results
@@ -88,6 +90,9 @@ def loss_quality(
         count = (str(row.n), str(row.scenes) if row.scenes else '')
         shown.add_row(escape(row.dataset), escape(row.kind), escape(row.loss), *count, f'{row.srocc:+.3f}', between)
     show_titled('Quality against minus the loss' + (', within scenes' if within else ''), shown)
+    scenes = len({one.scene for one in rated})
+    if all(one.scene for one in rated) and scenes < FEW_SCENES:
+        show_notes([f'{scenes} scenes: the intervals of so few are too narrow'])
     if not all(one.scene for one in rated):
         show_notes(['not all images have a scene or reference: the intervals take each for an independent one'])
     Console().print(f'Written: {out}', markup=False, highlight=False, soft_wrap=True)

@@ -86,6 +86,7 @@ class MMagicRuns:
         # mmengine deletes an old one before it writes a new one.
         checkpoint['max_keep_ckpts'] = 2 if checkpoint.get('max_keep_ckpts') in (None, 1) else checkpoint.max_keep_ckpts
         logger.setdefault('type', 'LoggerHook')
+        logger['log_metric_by_epoch'] = False  # else every validation is one of step 0
         logger['interval'] = min(logger.get('interval', 100), max(1, self.total(steps) // 100))
         hooks = options.get('custom_hooks') or []
         options.custom_hooks = [hook for hook in hooks if hook.get('type') != 'BasicVisualizationHook']

@@ -191,8 +191,8 @@ def _explanations(matrix):
     how = ('the relative gains of single images, averaged' if matrix.per_image else
            'mean score over the images first, then the relative gain')  # fmt: skip
     yield (f'Relative gain in percent over the baseline {matrix.baseline} (arXiv 2405.20392, Eq. 1), positive is '
-           f'better whatever the direction of the judge: {how}, then the mean over {len(matrix.places)} pairs of '
-           f'network and data set (networks: {", ".join(networks)}; data sets: {", ".join(datasets)}).')  # fmt: skip
+           f'better whatever the direction of the judge: {how}, then the mean over networks ({", ".join(networks)}) '
+           f'and data sets ({", ".join(datasets)}), {len(matrix.places)} in all.')  # fmt: skip
     yield ('mean: over all judges of the row; others: over those that the loss does not optimise, which is the fairer '
            'one where a loss raises its own judge.')  # fmt: skip
 

@@ -143,7 +143,7 @@ def pair_images(folder, reference_folder, suffix=''):
     alone = [image.name for image in images.values() if image not in taken.values()]
     unused = [reference.name for stem, reference in references.items() if stem not in taken]
     if alone or unused:
-        ending = _common_ending([Path(name).stem for name in alone], references.keys() - taken.keys())
+        ending = common_ending([Path(name).stem for name in alone], references.keys() - taken.keys())
         raise ValueError(
             f'{folder} and {reference_folder} do not pair by name'
             f'{f" with the suffix {suffix!r}" if suffix else ""}: '
@@ -181,7 +181,7 @@ def _by_stem(folder):
     return stems
 
 
-def _common_ending(stems, references):
+def common_ending(stems, references):
     """The shortest ending that all ``stems`` share and without which each is one of ``references``; '' if none is."""
     starts = [name for name in references if stems and stems[0].startswith(name)]
     endings = [stems[0][len(name) :] for name in sorted(starts, key=len, reverse=True)]

@@ -127,14 +127,17 @@ def screen_two_stages(request, reader, table, test, count, keep, data_format=Non
     if request.core and request.core not in kept:
         kept.append(request.core)
     if test is None:
-        rest = pairs.of(np.setdiff1d(np.arange(len(pairs)), chosen))
+        # All images of the table are scored, as without stages: the same file of scores serves both.
+        rest, cache, scored = pairs.of(np.setdiff1d(np.arange(len(pairs)), chosen)), 'scores.csv', pairs
         note = f'The {len(rest)} pairs that the first stage did not see.'
     else:
         (votes, own), root = reader(test), _root(request, test)
-        rest, note = pairs_of(votes), f'The pairs of {Path(test).name}.'
+        rest, cache, note = pairs_of(votes), 'scores_test.csv', f'The pairs of {Path(test).name}.'
+        scored = rest
     if not len(rest) or np.isnan(rest.majority).all():
         raise ValueError(f'stage1: no pair with a majority is left for the second stage after {count}; give --test')
-    second = _judges(replace(request, everything=False), rest.images, rest.reference, 'scores.csv', root, own, kept)[0]
+    again = replace(request, everything=False)
+    second, _ = _judges(again, scored.images, scored.reference, cache, root, own, kept)
     notes = (f'{note} Judges: the best {keep} of {len(first.screening.rows)} in stage 1.',)
     found = screen(rest, second, request.core, request.seed, request.resamples)
     result = Result(found, failed, request.seed, request.resamples, notes)

@@ -8,6 +8,7 @@ from torch import nn
 
 from nriqa_plugin.checks import check_choice, fill_weights, import_extra, load_weights
 from nriqa_plugin.iqa.backbones import imagenet_state
+from nriqa_plugin.iqa.layout import channels_last_on_cpu
 from nriqa_plugin.iqa.scorer import Scorer
 
 # net -> (torchvision's model, its file, shortest side in px that its pooling layers leave something of)
@@ -55,6 +56,7 @@ class LPIPS(Scorer):
         self.network = network
 
     def score(self, pred, ref=None):
+        pred, ref = channels_last_on_cpu(pred), channels_last_on_cpu(ref)
         return self.network(pred, ref, normalize=True).flatten()  # normalize: from [0, 1] to the network's [-1, 1]
 
 

@@ -5,6 +5,7 @@ from functools import partial
 import torch
 
 from nriqa_plugin.checks import check_flag, check_number, import_extra
+from nriqa_plugin.iqa.layout import channels_last_on_cpu
 from nriqa_plugin.iqa.scorer import Scorer
 
 MS_SSIM_EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Table of Wang et al. 2003, finest scale first
@@ -27,7 +28,7 @@ def ssim(crop_border=0, y_channel=False):
         crop_border (int): px to leave out on each side.
         y_channel (bool): only the luma Y of MATLAB's ``rgb2ycbcr``, else the mean over R, G and B.
     """
-    formula = partial(_piq('ssim').ssim, reduction='none', downsample=False)
+    formula = partial(_ssim, _piq('ssim').ssim)
     return PiqScorer('ssim', formula, (-1.0, 1.0), 11, crop_border=crop_border, y_channel=y_channel)
 
 
@@ -119,6 +120,10 @@ class _Clip(torch.autograd.Function):
 def _psnr(x, y):
     # Not piq's: it adds 1e-8 to the error, which costs 0.04 dB at 60 dB and makes equal images 80 dB.
     return -10 * (x - y).square().mean((1, 2, 3)).log10()
+
+
+def _ssim(formula, x, y):
+    return formula(channels_last_on_cpu(x), channels_last_on_cpu(y), reduction='none', downsample=False)
 
 
 def _piq(name):

@@ -17,6 +17,7 @@ from nriqa_plugin.report.places import compare_place, load_place
 from nriqa_plugin.report.tiles import choose_regions, encode
 
 MEGABYTE = 1_000_000
+VIEWER = 4000  # bytes of its markup and of the notes on the crops
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,10 @@ def build_report(
         notes.append(f'The baseline is {index.baseline}. {NOTE}')
     hashes = {run.name: file_hash(run.scores) for run in index.runs if run.loss == index.baseline and run.scores}
     content = {'title': title, 'places': places, 'matrix': matrix, 'drawings': drawn, 'hashes': hashes}
-    room = limit - len(render(**content, regions=[], notes=[*notes, *'xx']).encode()) - 4000
+    room = limit - len(render(**content, regions=[], notes=notes).encode()) - VIEWER
     if room < 0:
         raise ValueError(f'--max-mb {max_mb}: the page is larger than that without a single crop')
-    shown, more = encode(regions, room - 1000 * len(regions))
+    shown, more = encode(regions, room)
     notes += more
     html = render(**content, regions=shown, notes=notes)
     with atomic_path(path) as temporary:

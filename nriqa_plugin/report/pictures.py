@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from nriqa_plugin.evaluation.images import EXTENSIONS, few
+from nriqa_plugin.evaluation.images import EXTENSIONS, common_ending, few
 from nriqa_plugin.evaluation.scores import FRAME
 
 NUMBER = re.compile(r'_(\d+)$')
@@ -23,8 +23,8 @@ def find_pictures(folder, names=(), suffix='', run=''):
     Args:
         folder (str | Path): the results of one run, the ground truths, or the inputs.
         names (Container[str]): the keys that are known already; a file whose name has more at its end is taken for one
-            of them when what it has more is ``suffix``, ``_RUN``, or an iteration as the hosts write it: the newest
-            file of an image counts.
+            of them when what it has more is ``suffix``, ``_RUN``, the same for all files, or an iteration as the hosts
+            write it: the newest file of an image counts.
         suffix, run (str): see ``names``.
 
     Returns:
@@ -37,11 +37,11 @@ def find_pictures(folder, names=(), suffix='', run=''):
     folder, found = Path(folder), {}
     if not folder.is_dir():
         raise FileNotFoundError(f'no such folder: {folder}')
-    for path in sorted(folder.rglob('*')):
-        inner = path.relative_to(folder)
-        if path.suffix.lower() not in EXTENSIONS or any(part.startswith('.') for part in inner.parts):
-            continue
-        key, iteration = _key(inner, names, [ending for ending in (suffix, f'_{run}') if ending.strip('_')])
+    files = {path: image_key(path.relative_to(folder).as_posix()) for path in sorted(folder.rglob('*'))
+             if path.suffix.lower() in EXTENSIONS and not _is_hidden(path.relative_to(folder))}  # fmt: skip
+    endings = [suffix, f'_{run}', common_ending([key for key in files.values() if key not in names], names)]
+    for path, name in files.items():
+        key, iteration = _key(name, names, [ending for ending in endings if ending.strip('_')])
         if key in found and iteration == found[key][0]:
             raise ValueError(f'{path} and {found[key][1]} are both an image {key!r}')
         if key not in found or iteration > found[key][0]:
@@ -84,9 +84,12 @@ def missing_note(pictures, keys):
             for name, lack in missing_pictures(pictures, keys).items()]  # fmt: skip
 
 
-def _key(inner, names, endings):
+def _is_hidden(path):
+    return any(part.startswith('.') for part in path.parts)
+
+
+def _key(key, names, endings):
     """``(key, iteration)``; the iteration is -1 when the file's name has none."""
-    key = image_key(inner.as_posix())
     if key in names:
         return key, -1
     for ending in endings:

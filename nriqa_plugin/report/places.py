@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from nriqa_plugin.evaluation.comparison import compare_methods
 from nriqa_plugin.evaluation.curves import read_curve
+from nriqa_plugin.evaluation.images import few
 from nriqa_plugin.evaluation.relative_gain import check_same_images
 from nriqa_plugin.evaluation.scores import clip_mean, clip_of, read_scores
 from nriqa_plugin.report.pictures import check_sizes, find_pictures, image_key, missing_note
@@ -157,15 +158,13 @@ def _same_images(metric, first, before, name, after):
 
 
 def _find_pictures(place, runs):
-    for run in runs:
-        for name, kept in (('references', place.references), ('lq', place.lq)):
-            folder = getattr(run, name)
-            if folder is not None and not kept:
-                kept |= find_pictures(folder)
-    known = {image for samples in place.samples.values() for scores in samples.values() for image in scores}
-    known |= place.references.keys()
-    if place.lq:  # an LR name may have more at its end, such as x4
-        place.lq |= {key: path for key in known for stem, path in place.lq.items() if stem.startswith(f'{key}x')}
+    scored = {image for samples in place.samples.values() for scores in samples.values() for image in scores}
+    known = set(scored)
+    for name in ('references', 'lq'):  # an input's name may have more at its end, such as x4
+        folder = next((getattr(run, name) for run in runs if getattr(run, name) is not None), None)
+        if folder is not None:
+            setattr(place, name, find_pictures(folder, known))
+            known |= place.references.keys()
     for run in runs:
         if run.images is not None:
             place.pictures[run.name] = find_pictures(run.images, known, run.suffix, run.name)
@@ -176,3 +175,11 @@ def _find_pictures(place, runs):
     without = [run.name for run in runs if not place.pictures.get(run.name)]
     if place.shown and without:
         place.notes.append(f'No pictures of {", ".join(without)}.')
+    clips = {key.rpartition('/')[0] for key in place.shown}  # scores know a clip by its folder
+    for what, names, files in (
+        ('picture', scored, place.shown | clips),
+        ('ground truth', place.shown, place.references),
+        ('input', place.shown, place.lq),
+    ):
+        if files and (lacking := sorted(names - set(files))):
+            place.notes.append(f'No {what} of {few(lacking)} of {len(names)} images.')

@@ -84,7 +84,7 @@ def encode(regions, limit):
 
     Args:
         regions (Sequence[Region]): with arrays.
-        limit (int): bytes that all URIs together may take.
+        limit (int): bytes that all of them together may take.
 
     Returns:
         tuple[list[Region], list[str]]: PNG; when that is too large JPEG, and then fewer regions. The sentences say
@@ -148,7 +148,9 @@ def _encoded(region, kind):
 
 
 def _size(region):
-    return len(region.thumbnail) + sum(len(uri) for uri in region.tiles.values() if uri)
+    """Bytes in the page, with the names and numbers around the pictures."""
+    text = 500 + len(region.crop.image) + sum(len(name) + 8 for name in region.tiles)
+    return text + len(region.thumbnail) + sum(len(uri) for uri in region.tiles.values() if uri)
 
 
 def data_uri(pixels, kind):
