@@ -13,12 +13,12 @@ pytest.importorskip('matplotlib', reason='the extra report is not installed')
 from scipy import stats
 
 from nriqa_plugin.cli import app
-from nriqa_plugin.evaluation.jnd import jnd_scale
-from nriqa_plugin.evaluation.jnd_figure import jnd_figure
-from nriqa_plugin.evaluation.observers import judge_observers
 from nriqa_plugin.evaluation.statistics import holm
-from nriqa_plugin.evaluation.thurstone import JND, thurstone
-from nriqa_plugin.evaluation.votes import Vote
+from nriqa_plugin.preference.jnd import jnd_scale
+from nriqa_plugin.preference.jnd_figure import jnd_figure
+from nriqa_plugin.preference.observers import judge_observers
+from nriqa_plugin.preference.thurstone import JND, thurstone
+from nriqa_plugin.preference.votes import Vote
 
 NAMES = 'abcd'
 
@@ -399,7 +399,7 @@ def test_the_real_votes_put_resshift_first_and_bsrgan_last(test_data):
     file = test_data / 'preference' / 'votes.csv'
     if not file.is_file():
         pytest.skip(f'no {file}')
-    from nriqa_plugin.evaluation.votes import read_votes
+    from nriqa_plugin.preference.votes import read_votes
 
     votes = read_votes(file, 'observer=session,scene=image')
     scale = jnd_scale(votes, resamples=300)

@@ -17,10 +17,10 @@ from torch import nn
 from nriqa_plugin.cli import app
 from nriqa_plugin.cli.losses import NAMED, loss_of, losses_of_file
 from nriqa_plugin.evaluation.images import write_image
-from nriqa_plugin.evaluation.loss_judge import LossJudge
-from nriqa_plugin.evaluation.loss_quality import Rated, loss_rows, read_rated, srocc
-from nriqa_plugin.evaluation.loss_quality_figure import loss_quality_figure
 from nriqa_plugin.losses import FRIQALoss, LossSum
+from nriqa_plugin.preference.loss_judge import LossJudge
+from nriqa_plugin.preference.loss_quality import Rated, loss_rows, read_rated, srocc
+from nriqa_plugin.preference.loss_quality_figure import loss_quality_figure
 
 
 def rated(n=24, kinds=('blur', 'noise'), scenes=6, seed=0):

@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from nriqa_plugin.cli import app
 from nriqa_plugin.cli.judges import judges_of, split_metrics
-from nriqa_plugin.evaluation import two_stage
 from nriqa_plugin.evaluation.scores import Score, write_scores
-from nriqa_plugin.evaluation.screening_page import markdown
-from nriqa_plugin.evaluation.screening_run import Request, read_with_scores, screen_two_stages, screen_votes
-from nriqa_plugin.evaluation.two_stage import build_each, no_reference_judges
+from nriqa_plugin.preference import two_stage
+from nriqa_plugin.preference.screening_page import markdown
+from nriqa_plugin.preference.screening_run import Request, read_with_scores, screen_two_stages, screen_votes
+from nriqa_plugin.preference.two_stage import build_each, no_reference_judges
 
 pytest.importorskip('scipy.stats', reason='the extra report is not installed')
 pytest.importorskip('matplotlib', reason='the extra report is not installed')
@@ -157,8 +157,8 @@ class Broken:
 
 
 def test_two_stages_keep_the_best_and_test_them_on_other_pairs(data, monkeypatch):
-    monkeypatch.setattr('nriqa_plugin.evaluation.screening_run.no_reference_judges', lambda: list(Broken.names))
-    monkeypatch.setattr('nriqa_plugin.evaluation.screening_run.build_each',
+    monkeypatch.setattr('nriqa_plugin.preference.screening_run.no_reference_judges', lambda: list(Broken.names))
+    monkeypatch.setattr('nriqa_plugin.preference.screening_run.build_each',
                         lambda names, given: build_each(names, given, Broken.build))  # fmt: skip
     request = Request(data / 'images', {}, True, (), data / 'out', resamples=50, seed=3)
     first, second = screen_two_stages(request, read_with_scores, data / 'votes.csv', None, 12, 1)

@@ -6,11 +6,12 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from nriqa_plugin.evaluation.judge_combinations import best_combination
-from nriqa_plugin.evaluation.mos import correlate, logistic_fit
-from nriqa_plugin.evaluation.mos_table import correlation_rows
-from nriqa_plugin.evaluation.preference_pairs import margins, pairs_of
-from nriqa_plugin.evaluation.screening import (
+from nriqa_plugin.evaluation.statistics import bootstrap_ci
+from nriqa_plugin.preference.judge_combinations import best_combination
+from nriqa_plugin.preference.mos import correlate, logistic_fit
+from nriqa_plugin.preference.mos_table import correlation_rows
+from nriqa_plugin.preference.pairs import margins, pairs_of
+from nriqa_plugin.preference.screening import (
     agreement,
     majority_ceiling,
     observer_ceiling,
@@ -20,11 +21,10 @@ from nriqa_plugin.evaluation.screening import (
     share_ci,
     vote_accuracy,
 )
-from nriqa_plugin.evaluation.screening_scores import JudgeScores
-from nriqa_plugin.evaluation.screening_table import screen
-from nriqa_plugin.evaluation.statistics import bootstrap_ci
-from nriqa_plugin.evaluation.two_stage import keepers, sample_pairs
-from nriqa_plugin.evaluation.votes import Vote
+from nriqa_plugin.preference.screening_scores import JudgeScores
+from nriqa_plugin.preference.screening_table import screen
+from nriqa_plugin.preference.two_stage import keepers, sample_pairs
+from nriqa_plugin.preference.votes import Vote
 
 stats = pytest.importorskip('scipy.stats', reason='the extra report is not installed')
 
@@ -102,7 +102,7 @@ def test_fractions_count_as_in_bapps():
 
 
 def test_the_real_st_lpips_distances_give_the_score_in_their_own_file(test_data):
-    from nriqa_plugin.evaluation.screening_run import read_with_scores
+    from nriqa_plugin.preference.screening_run import read_with_scores
 
     path = test_data / 'scores' / 'bapps_2afc_superres_shift_tolerant.csv'
     if not path.is_file():
@@ -384,7 +384,7 @@ def test_the_logistic_fit_keeps_the_order_and_the_units_do_not_matter():
 
 
 def test_rows_of_opinions_take_the_direction_and_say_what_is_missing():
-    from nriqa_plugin.evaluation.mos import Opinion
+    from nriqa_plugin.preference.mos import Opinion
 
     opinions = [Opinion(f'{i}.png', float(i), f'r{i % 4}') for i in range(12)]
     down = JudgeScores('down', False, {f'{i}.png': -(float(i) ** 3) for i in range(12)})

@@ -9,7 +9,7 @@ pytest.importorskip('scipy', reason='the extra report is not installed')
 
 from scipy import optimize, stats
 
-from nriqa_plugin.evaluation.thurstone import (
+from nriqa_plugin.preference.thurstone import (
     JND,
     covariance,
     has_maximum,

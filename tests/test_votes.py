@@ -6,12 +6,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from nriqa_plugin.evaluation.mos import Opinion, read_mos
-from nriqa_plugin.evaluation.table_columns import parse_columns
-from nriqa_plugin.evaluation.vote_formats import PIPAL, read_format
-from nriqa_plugin.evaluation.votes import Vote, read_votes
 from nriqa_plugin.multigt.hggt import read_hggt
-from nriqa_plugin.multigt.hggt_votes import read_hggt_votes
+from nriqa_plugin.preference.hggt_votes import read_hggt_votes
+from nriqa_plugin.preference.mos import Opinion, read_mos
+from nriqa_plugin.preference.table_columns import parse_columns
+from nriqa_plugin.preference.vote_formats import PIPAL, read_format
+from nriqa_plugin.preference.votes import Vote, read_votes
 
 
 @pytest.fixture

@@ -63,10 +63,10 @@ def jnd(
     """
     from nriqa_plugin.checks import check_choice, unknown_name
     from nriqa_plugin.evaluation.figures import save_figure
-    from nriqa_plugin.evaluation.jnd import jnd_scale
-    from nriqa_plugin.evaluation.jnd_figure import jnd_figure
-    from nriqa_plugin.evaluation.observers import judge_observers
-    from nriqa_plugin.evaluation.votes import read_votes
+    from nriqa_plugin.preference.jnd import jnd_scale
+    from nriqa_plugin.preference.jnd_figure import jnd_figure
+    from nriqa_plugin.preference.observers import judge_observers
+    from nriqa_plugin.preference.votes import read_votes
 
     scenes = None if check_choice('--by', by, ('pooled', 'scene')) == 'pooled' else 'scene'
     found = read_votes(votes, columns, repeats)
@@ -130,7 +130,7 @@ def _show_observers(observers):
 
 
 def _notes_of_observers(observers, votes, scenes, prior):
-    from nriqa_plugin.evaluation.observers import judge_observers
+    from nriqa_plugin.preference.observers import judge_observers
 
     flagged = [one.observer for one in observers if one.outlier]
     if flagged:

@@ -67,9 +67,9 @@ def loss_quality(
     same command goes on where it stopped.
     """
     from nriqa_plugin.evaluation.figures import save_figure
-    from nriqa_plugin.evaluation.loss_quality import loss_rows, read_rated
-    from nriqa_plugin.evaluation.loss_quality_figure import loss_quality_figure
     from nriqa_plugin.evaluation.scoring import score_files
+    from nriqa_plugin.preference.loss_quality import loss_rows, read_rated
+    from nriqa_plugin.preference.loss_quality_figure import loss_quality_figure
 
     rated = read_rated(table, columns)
     judges = _judges(loss, losses, weights or ())

@@ -74,9 +74,9 @@ def losses_of_file(path, weights):
 
 
 def judge_of_terms(name, terms):
-    """A :class:`~nriqa_plugin.evaluation.loss_judge.LossJudge` of the terms of a ``LossSum``."""
-    from nriqa_plugin.evaluation.loss_judge import LossJudge
+    """A :class:`~nriqa_plugin.preference.loss_judge.LossJudge` of the terms of a ``LossSum``."""
     from nriqa_plugin.losses import LossSum
+    from nriqa_plugin.preference.loss_judge import LossJudge
 
     loss = LossSum(terms)
     no_reference = all(term['type'] == 'NRIQALoss' and term.get('stop_at') != 'target' for term in terms.values())

@@ -62,8 +62,8 @@ def screen(
     other, the best ones together and their rank correlations; with --mos the correlations with mean opinions. Images
     are scored once: an interrupted run goes on where it stopped.
     """
-    from nriqa_plugin.evaluation.screening_run import Request, screen_opinions, screen_two_stages, screen_votes
-    from nriqa_plugin.evaluation.vote_formats import PIPAL
+    from nriqa_plugin.preference.screening_run import Request, screen_opinions, screen_two_stages, screen_votes
+    from nriqa_plugin.preference.vote_formats import PIPAL
 
     if metrics is None and not metric and not scores and 'score_left' not in (columns or ''):
         raise ValueError('no judge to screen: give --metrics, --metric, --scores or columns score_left and score_right')
@@ -87,15 +87,15 @@ def screen(
 
 def _reader(name, columns, repeats):
     """The function that reads a table: path to votes, and the scores in it (None if it has none)."""
-    from nriqa_plugin.evaluation.screening_run import read_with_scores
-    from nriqa_plugin.evaluation.vote_formats import FORMATS, read_format
+    from nriqa_plugin.preference.screening_run import read_with_scores
+    from nriqa_plugin.preference.vote_formats import FORMATS, read_format
 
     if name is not None and name not in FORMATS:
         from nriqa_plugin.checks import unknown_name
 
         raise unknown_name('value for --format:', name, FORMATS)
     if name == 'hggt':
-        from nriqa_plugin.multigt.hggt_votes import read_hggt_votes
+        from nriqa_plugin.preference.hggt_votes import read_hggt_votes
 
         _refuse('--format hggt', columns=columns)
         return lambda path: (read_hggt_votes(path), None)
@@ -111,7 +111,7 @@ def _refuse(what, **options):
 
 
 def _show(result, data_format, title):
-    from nriqa_plugin.evaluation.screening_page import counts, percent, published
+    from nriqa_plugin.preference.screening_page import counts, percent, published
 
     screening, core = result.screening, result.screening.core
     shown = any(published(row.judge, data_format) for row in screening.rows)
@@ -136,7 +136,7 @@ def _show(result, data_format, title):
 
 
 def _show_opinions(result, out):
-    from nriqa_plugin.evaluation.mos_table import interval_text
+    from nriqa_plugin.preference.mos_table import interval_text
 
     table = new_table('judge', 'images', 'SROCC', 'PLCC', 'KROCC')
     for row in result.rows:

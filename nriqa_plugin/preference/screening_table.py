@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from nriqa_plugin.checks import unknown_name
-from nriqa_plugin.evaluation.judge_combinations import Combination, best_combination
-from nriqa_plugin.evaluation.preference_pairs import margins
-from nriqa_plugin.evaluation.screening import (
+from nriqa_plugin.preference.judge_combinations import Combination, best_combination
+from nriqa_plugin.preference.pairs import margins
+from nriqa_plugin.preference.screening import (
     Agreement,
     majority_ceiling,
     observer_ceiling,
@@ -65,7 +65,7 @@ class Screening:
         majority (Agreement): the highest accuracy per vote that is possible.
         observer (Agreement): how well one person predicts the majority of the others; ``n`` is 0 if nobody is named.
         scenes, images, ties, all_ties, even, repeated (int): counts of the data, see
-            :class:`~nriqa_plugin.evaluation.preference_pairs.Pairs`; ``even`` are pairs without a majority.
+            :class:`~nriqa_plugin.preference.pairs.Pairs`; ``even`` are pairs without a majority.
     """
 
     core: str | None

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from nriqa_plugin.checks import check_choice, check_keys
-from nriqa_plugin.evaluation.table_columns import number_in, parse_columns, read_entries, read_header
+from nriqa_plugin.preference.table_columns import number_in, parse_columns, read_entries, read_header
 
 COLUMNS = ('left', 'right', 'chosen')
 OPTIONAL = ('observer', 'scene', 'reference')
@@ -37,7 +37,7 @@ def read_votes(path, mapping=None, repeats=False):
     """Read a table of votes.
 
     Args:
-        path (str | Path): CSV file, see :func:`~nriqa_plugin.evaluation.table_columns.read_entries`.
+        path (str | Path): CSV file, see :func:`~nriqa_plugin.preference.table_columns.read_entries`.
         mapping (str | dict[str, str] | None): where the fields stand, such as
             ``left={left}/{image},right={right}/{image},chosen={chosen},observer={session}``. The fields are ``left``,
             ``right``, ``chosen`` and, if there are such, ``observer``, ``scene`` and ``reference``. By default each is
@@ -59,7 +59,7 @@ def read_votes(path, mapping=None, repeats=False):
 
 
 def vote_entries(path, mapping=None, more=()):
-    """The rows of a table of votes as :class:`~nriqa_plugin.evaluation.table_columns.Entry`.
+    """The rows of a table of votes as :class:`~nriqa_plugin.preference.table_columns.Entry`.
 
     Args:
         more (Sequence[str]): further fields that ``mapping`` may hold.

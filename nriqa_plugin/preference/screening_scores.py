@@ -7,8 +7,8 @@ from nriqa_plugin.checks import check_choice
 from nriqa_plugin.evaluation.images import few
 from nriqa_plugin.evaluation.scores import read_scores
 from nriqa_plugin.evaluation.scoring import score_files
-from nriqa_plugin.evaluation.table_columns import number_in
-from nriqa_plugin.evaluation.two_stage import first_line
+from nriqa_plugin.preference.table_columns import number_in
+from nriqa_plugin.preference.two_stage import first_line
 
 TABLE = ('judge', 'better', 'score_left', 'score_right')  # fields of a table that holds a judge's scores
 
@@ -58,7 +58,7 @@ def score_one_by_one(files, judges, out, device='auto'):
     """Scores of judges as they come, so that only one is in memory; one that fails is told and left out.
 
     Args:
-        judges (Iterable[tuple[str, Scorer | None, str]]): as :func:`~nriqa_plugin.evaluation.two_stage.build_each`.
+        judges (Iterable[tuple[str, Scorer | None, str]]): as :func:`~nriqa_plugin.preference.two_stage.build_each`.
 
     Returns:
         tuple[list[JudgeScores], dict[str, str]]: the scores, and by name why there are none.

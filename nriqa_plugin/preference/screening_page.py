@@ -5,7 +5,7 @@ import math
 from dataclasses import asdict
 
 from nriqa_plugin.checks import atomic_path
-from nriqa_plugin.evaluation.vote_formats import PUBLISHED
+from nriqa_plugin.preference.vote_formats import PUBLISHED
 
 
 def percent(share, low=math.nan, high=math.nan):

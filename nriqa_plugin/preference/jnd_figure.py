@@ -14,7 +14,7 @@ def jnd_figure(title, scale, relative_to=None):
 
     Args:
         title (str): heading.
-        scale (JNDScale): of :func:`~nriqa_plugin.evaluation.jnd.jnd_scale`.
+        scale (JNDScale): of :func:`~nriqa_plugin.preference.jnd.jnd_scale`.
         relative_to (str | None): the condition at 0.
 
     Returns:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from nriqa_plugin.checks import check_choice
-from nriqa_plugin.evaluation.votes import Vote, read_votes
+from nriqa_plugin.preference.votes import Vote, read_votes
 
 # Of a table with these columns; a folder as the authors publish it needs none.
 BAPPS = {'left': 'p0', 'right': 'p1', 'chosen': 'judge'}
@@ -23,7 +23,7 @@ def read_format(name, path, repeats=False):
         name (str): ``bapps``: a folder with ``p0``, ``p1``, ``ref`` and ``judge`` (as ``2afc/val/superres``), or a
             table with the columns ``p0``, ``p1`` and ``judge``, the fraction that chose ``p1``. ``sbs180k``: a table
             with the columns ``left``, ``right`` and ``chosen``. The other forms are no tables of votes (``pipal``) or
-            are read elsewhere (``hggt``, by :mod:`nriqa_plugin.multigt.hggt_votes`).
+            are read elsewhere (``hggt``, by :mod:`nriqa_plugin.preference.hggt_votes`).
 
     Returns:
         list[Vote]

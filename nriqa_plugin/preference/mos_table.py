@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nriqa_plugin.evaluation.images import few
-from nriqa_plugin.evaluation.mos import correlate
+from nriqa_plugin.preference.mos import correlate
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from math import comb
 import numpy as np
 
 from nriqa_plugin.checks import check_number
-from nriqa_plugin.evaluation.screening import Agreement, agreement, share_ci
+from nriqa_plugin.preference.screening import Agreement, agreement, share_ci
 
 FOLDS = 10
 CHUNK = 4_000_000  # numbers
@@ -39,7 +39,7 @@ class Combination:
 
 
 def best_combination(pairs, judges, size, core=None, seed=0, resamples=2000):
-    """The best ``size`` judges by :func:`~nriqa_plugin.evaluation.screening.pair_accuracy`.
+    """The best ``size`` judges by :func:`~nriqa_plugin.preference.screening.pair_accuracy`.
 
     Args:
         pairs (Pairs): what people said; pairs of even votes are left out.

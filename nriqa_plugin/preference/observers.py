@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nriqa_plugin.evaluation.thurstone import PRIOR, reachable, thurstone, win_probability
-from nriqa_plugin.evaluation.vote_counts import by_scene, check_votes, conditions_of, counts_by_voter, voters
+from nriqa_plugin.preference.thurstone import PRIOR, reachable, thurstone, win_probability
+from nriqa_plugin.preference.vote_counts import by_scene, check_votes, conditions_of, counts_by_voter, voters
 
 MIN_VOTES = 5  # fewer say nothing about a person
 MIN_OBSERVERS = 4  # fewer have no quartiles
@@ -45,7 +45,7 @@ def judge_observers(votes, by=None, prior=PRIOR):
     is removed. Votes are judged only by scales that differ: where the others see no difference, everybody is alike.
 
     Args:
-        votes (Iterable[Vote]), by (str | None), prior (float): as in :func:`~nriqa_plugin.evaluation.jnd.jnd_scale`.
+        votes (Iterable[Vote]), by (str | None), prior (float): as in :func:`~nriqa_plugin.preference.jnd.jnd_scale`.
 
     Returns:
         list[Observer]: the most unusual first, those without a verdict last; empty when votes have no observers.

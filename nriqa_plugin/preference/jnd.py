@@ -9,7 +9,7 @@ import numpy as np
 
 from nriqa_plugin.checks import check_choice, check_number, import_extra, unknown_name
 from nriqa_plugin.evaluation.statistics import holm, interval
-from nriqa_plugin.evaluation.thurstone import (
+from nriqa_plugin.preference.thurstone import (
     PRIOR,
     covariance,
     has_maximum,
@@ -18,7 +18,7 @@ from nriqa_plugin.evaluation.thurstone import (
     thurstone,
     win_probability,
 )
-from nriqa_plugin.evaluation.vote_counts import (
+from nriqa_plugin.preference.vote_counts import (
     by_scene,
     check_votes,
     conditions_of,
@@ -115,13 +115,13 @@ class JNDScale:
 
 
 def jnd_scale(votes, by=None, relative_to=None, prior=PRIOR, resamples=1000, level=0.95, seed=0, conditions=None):
-    """Scale the conditions of votes by :func:`~nriqa_plugin.evaluation.thurstone.thurstone`.
+    """Scale the conditions of votes by :func:`~nriqa_plugin.preference.thurstone.thurstone`.
 
     Args:
         votes (Iterable[Vote]): of conditions (methods) ``left`` and ``right``; a tie is half a vote for either.
         by (str | None): ``scene``: a scale for each scene; without it all scenes are pooled.
         relative_to (str | None): the condition that gets 0 in its part; elsewhere, and without it, the mean does.
-        prior (float): see :func:`~nriqa_plugin.evaluation.thurstone.thurstone`.
+        prior (float): see :func:`~nriqa_plugin.preference.thurstone.thurstone`.
         resamples (int): of the bootstrap (percentile method), which draws whole observers; votes, where nobody says
             whose they are. Resamples in which a part falls apart say nothing about its conditions and are left out.
         level (float): coverage of the intervals, in (0, 1).
@@ -132,7 +132,7 @@ def jnd_scale(votes, by=None, relative_to=None, prior=PRIOR, resamples=1000, lev
         JNDScale
 
     Raises:
-        ValueError: votes as refused by :func:`~nriqa_plugin.evaluation.vote_counts.check_votes`, a scene without
+        ValueError: votes as refused by :func:`~nriqa_plugin.preference.vote_counts.check_votes`, a scene without
             ``relative_to``, or numbers out of range.
     """
     votes = check_votes(votes, conditions)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from nriqa_plugin.evaluation.votes import Vote
 from nriqa_plugin.multigt.hggt import ANNOTATORS, read_answers
+from nriqa_plugin.preference.votes import Vote
 
 CHOSEN = {'Positive': 1.0, 'Similar': 0.5, 'Negative': 0.0}
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from nriqa_plugin.checks import check_choice, check_keys, import_extra
 from nriqa_plugin.evaluation.statistics import Estimate, bootstrap_ci
-from nriqa_plugin.evaluation.table_columns import number_in, parse_columns, read_entries, read_header
+from nriqa_plugin.preference.table_columns import number_in, parse_columns, read_entries, read_header
 
 COLUMNS = ('image', 'mos')
 OPTIONAL = ('reference', 'kind')
@@ -46,7 +46,7 @@ def read_mos(path, mapping=None):
     Args:
         mapping (str | dict[str, str] | None): fields ``image``, ``mos``, ``reference`` and ``kind``, by default the
             columns of these names; ``mos_better=lower`` for a DMOS. Written as for
-            :func:`nriqa_plugin.evaluation.votes.read_votes`.
+            :func:`nriqa_plugin.preference.votes.read_votes`.
 
     Returns:
         list[Opinion]

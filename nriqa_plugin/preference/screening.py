@@ -1,8 +1,8 @@
 """Which judge to trust: how often judges agree with people about pairs of images.
 
 Two-alternative forced choice (2AFC) accuracy, as in the screening of arXiv 2504.18524: the share of answers with which
-a judge agrees, ties left out. Pure functions of :class:`~nriqa_plugin.evaluation.preference_pairs.Pairs` and of margins
-``(P,)``, see :func:`~nriqa_plugin.evaluation.preference_pairs.margins`. Intervals are by bootstrap over scenes.
+a judge agrees, ties left out. Pure functions of :class:`~nriqa_plugin.preference.pairs.Pairs` and of margins
+``(P,)``, see :func:`~nriqa_plugin.preference.pairs.margins`. Intervals are by bootstrap over scenes.
 """
 
 import math

@@ -9,12 +9,12 @@ import numpy as np
 
 from nriqa_plugin.checks import atomic_path
 from nriqa_plugin.evaluation.figures import save_figure
-from nriqa_plugin.evaluation.mos import read_mos
-from nriqa_plugin.evaluation.mos_table import correlation_rows, mos_markdown
-from nriqa_plugin.evaluation.preference_pairs import pairs_of
-from nriqa_plugin.evaluation.screening_figures import accuracy_figure, rank_figure
-from nriqa_plugin.evaluation.screening_page import as_dict, markdown, write_json
-from nriqa_plugin.evaluation.screening_scores import (
+from nriqa_plugin.preference.mos import read_mos
+from nriqa_plugin.preference.mos_table import correlation_rows, mos_markdown
+from nriqa_plugin.preference.pairs import pairs_of
+from nriqa_plugin.preference.screening_figures import accuracy_figure, rank_figure
+from nriqa_plugin.preference.screening_page import as_dict, markdown, write_json
+from nriqa_plugin.preference.screening_scores import (
     TABLE,
     from_files,
     from_table,
@@ -22,9 +22,9 @@ from nriqa_plugin.evaluation.screening_scores import (
     score_one_by_one,
     score_together,
 )
-from nriqa_plugin.evaluation.screening_table import Screening, screen
-from nriqa_plugin.evaluation.two_stage import build_each, keepers, no_reference_judges, sample_pairs
-from nriqa_plugin.evaluation.votes import vote_entries, vote_mapping, votes_of
+from nriqa_plugin.preference.screening_table import Screening, screen
+from nriqa_plugin.preference.two_stage import build_each, keepers, no_reference_judges, sample_pairs
+from nriqa_plugin.preference.votes import vote_entries, vote_mapping, votes_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Request:
         everything (bool): also every no-reference judge that can be built; those that cannot are told.
         scores (tuple[Path, ...]): scores files.
         out (Path): folder of results.
-        core (str | None), seed (int), resamples (int): see :func:`~nriqa_plugin.evaluation.screening_table.screen`.
+        core (str | None), seed (int), resamples (int): see :func:`~nriqa_plugin.preference.screening_table.screen`.
         device (str): where judges run.
     """
 
@@ -65,7 +65,7 @@ class Result:
 
 @dataclass(frozen=True)
 class OpinionResult:
-    """Rows of :mod:`~nriqa_plugin.evaluation.mos_table` and the judges that could not be asked."""
+    """Rows of :mod:`~nriqa_plugin.preference.mos_table` and the judges that could not be asked."""
 
     rows: list
     failed: dict

@@ -7,9 +7,9 @@ import numpy as np
 
 from nriqa_plugin.checks import import_extra
 from nriqa_plugin.evaluation.images import few
-from nriqa_plugin.evaluation.mos import read_mos
 from nriqa_plugin.evaluation.statistics import bootstrap_ci
-from nriqa_plugin.evaluation.table_columns import number_in, parse_columns, read_entries, read_header
+from nriqa_plugin.preference.mos import read_mos
+from nriqa_plugin.preference.table_columns import number_in, parse_columns, read_entries, read_header
 
 OPINION = ('image', 'mos', 'reference', 'kind', 'mos_better')
 MORE = ('scene', 'dataset', 'low', 'high')
@@ -77,7 +77,7 @@ def read_rated(path, mapping=None):
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: as :func:`~nriqa_plugin.evaluation.mos.read_mos`, or an interval that is no number.
+        ValueError: as :func:`~nriqa_plugin.preference.mos.read_mos`, or an interval that is no number.
     """
     fields = parse_columns(mapping, (*OPINION, *MORE)) if mapping else {}
     opinions = read_mos(path, {field: text for field, text in fields.items() if field in OPINION} or None)
