@@ -301,10 +301,10 @@ def test_a_run_that_says_nothing_leaves_no_warning(folders, tmp_path, plugin_log
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_folder():
-    """From 100 to 10,000 images the peak may grow by the rows only: less than 1.5 kB for each."""
+    """From 100 to 10,000 images the peak may grow by the rows only: less than 700 bytes for each."""
     peaks = {}
     for count in (100, 10000):
         command = [sys.executable, ROOT / 'benchmarks' / 'bench_scoring.py', '--peak-of', str(count)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
         peaks[count] = float(done.stdout.split()[0])
-    assert peaks[10000] - peaks[100] < 9900 * 5 * 1500 / 2**20
+    assert peaks[10000] - peaks[100] < 9900 * 5 * 700 / 2**20

@@ -60,6 +60,7 @@ def artifacts(
     arXiv 2405.20392, image by image), or when dots or lines repeat every 2 to 16 px that the baseline has not. Exit
     code 1 when an image is flagged or the paper's rule on the means fires, 0 when all is well, 2 after an error.
     """
+    from nriqa_plugin.checks import import_extra, unknown_name
     from nriqa_plugin.evaluation.artifact_alarm import AlarmRule
     from nriqa_plugin.evaluation.artifact_search import Settings, search_folders, search_runs
     from nriqa_plugin.evaluation.artifacts import ImageRule
@@ -71,6 +72,7 @@ def artifacts(
         raise ValueError('--flat-size needs --flat')
     if lpips and not metric:
         raise ValueError('--lpips alone says nothing: name the judge that may have been pleased with -m')
+    import_extra('jinja2', 'report', 'the page of artifacts')  # before all the scoring
     regions = flat_regions(flat_size, ()) if flat else None
     rule = ImageRule(fall=fall, pattern=PatternRule(amplitude=pattern))
     settings = Settings(rule, AlarmRule(fall=fall), regions, crop, count, device)
@@ -88,6 +90,10 @@ def artifacts(
             raise ValueError(f'{"-m" if metric else "--flat"} needs the ground truths: give --reference')
         judges = [judge_of(text) for text in metric or ()]
         judge = judge_of(closer) if closer else None
+        known = {used.name for used in (*judges, *([judge] if judge else []))}
+        for name in optimised or ():
+            if name not in known:
+                raise unknown_name('judge in --optimised:', name, known)
         outcomes = [search_folders(results, baseline, out, judges, judge, reference, settings, suffix,
                                    baseline_suffix, optimised or ())]  # fmt: skip
     for outcome in outcomes:

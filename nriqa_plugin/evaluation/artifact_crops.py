@@ -28,7 +28,8 @@ def worst_crop(finding, item, size=96, judge=None, flat=None):
     """The region of a flagged image that shows best why.
 
     For a pattern the middle of the window where it is clearest; else where the reference judge got worse most, on
-    windows of ``size`` px side by side, or, without that judge, where the squared error grew most.
+    windows of ``size`` px side by side; without that judge where the squared error grew most, and without a ground truth
+    where result and baseline differ most.
 
     Args:
         finding (Finding), item (Item): of the image.
@@ -122,16 +123,18 @@ def write_page(path, title, findings, regions, notes=()):
         temporary.write_text(html, encoding='utf-8')
 
 
-def file_stem(image):
-    """An image's name as one that every file system takes."""
-    return re.sub(r'[^\w.-]+', '_', Path(image).stem)
+def file_name(text):
+    """A text as a name that every file system takes."""
+    return re.sub(r'[^\w.-]+', '_', text)
 
 
 @torch.no_grad()
 def _growth(result, baseline, reference, windows, size, judge):
     """How much worse each window of the result is than the baseline's."""
-    if judge is None or judge.min_side > size:
-        grown = (result - reference).square().mean(0) - (baseline - reference).square().mean(0)
+    if judge is None or judge.min_side > size or reference is None:
+        grown = (result - (baseline if reference is None else reference)).square().mean(0)
+        if reference is not None:
+            grown = grown - (baseline - reference).square().mean(0)
         means = window_means(grown.double(), size)
         return [means[top, left].item() for top, left in windows]
     cuts = ([image[:, top : top + size, left : left + size] for top, left in windows]

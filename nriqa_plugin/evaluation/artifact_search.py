@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nriqa_plugin.checks import check_number
+from nriqa_plugin.checks import check_number, in_place
 from nriqa_plugin.evaluation.artifact_alarm import AlarmRule, Change
 from nriqa_plugin.evaluation.artifact_crops import (
-    file_stem,
+    file_name,
     pictures,
     worst_crop,
     write_page,
@@ -16,6 +16,7 @@ from nriqa_plugin.evaluation.artifact_crops import (
 from nriqa_plugin.evaluation.artifacts import ImageRule, examine, find_items, mean_reasons
 from nriqa_plugin.evaluation.flat_areas import check_window_judges
 from nriqa_plugin.evaluation.images import few
+from nriqa_plugin.evaluation.relative_gain import check_comparable
 from nriqa_plugin.evaluation.scores import read_scores
 from nriqa_plugin.evaluation.scoring import score_files
 
@@ -119,7 +120,8 @@ def search_folders(results, baseline, out, judges=(), reference_judge=None, refe
 def search_runs(index, out, judges=(), reference=None, settings=None, build=None):
     """Compare every run of a run index with the baseline of its network and data set, as :func:`search_folders`.
 
-    Scores that the index names are used; a judge that they lack is built and scores the images.
+    Scores that the index names are used; when they lack a judge, the judges are built and score the images, and so they
+    do in flat areas, since a scores file does not tell which windows it is of.
 
     Args:
         index (RunIndex): from :func:`nriqa_plugin.evaluation.run_index.read_runs`.
@@ -132,9 +134,9 @@ def search_runs(index, out, judges=(), reference=None, settings=None, build=None
         tuple[list[Outcome], list[str]]: of the runs with images; and notes on those left out.
 
     Raises:
-        ValueError: no baseline, or none with images; scores that lack images or that two judges made.
+        ValueError: no baseline, or none with images; scores that lack images or that two judges made; with the run.
     """
-    settings, notes, outcomes, built = settings or Settings(), [], [], {}
+    settings, notes, outcomes, built, folders = settings or Settings(), [], [], {}, set()
     if index.baseline is None:
         raise ValueError('the run index names no baseline')
     for run in index.runs:
@@ -145,19 +147,23 @@ def search_runs(index, out, judges=(), reference=None, settings=None, build=None
         if run.images is None or base.images is None:
             notes.append(f'{where} was left out: {"it" if run.images is None else "its baseline"} has no images')
             continue
-        folder = Path(out) / file_stem(f'{run.network}_{run.dataset}_{run.name}.x')
+        folder = file_name(f'{run.network}_{run.dataset}_{run.name}')
+        while folder in folders:  # other names, the same letters
+            folder += '_'
+        folders.add(folder)
         texts = [*judges, *([reference] if reference else [])]
-        stored = _stored_scores(run, base, texts, settings)
-        if stored is None:
-            for text in texts:
-                built[text] = built.get(text) or build(text)
-            outcome = search_folders(run.images, base.images, folder, [built[text] for text in judges],
-                                     built.get(reference), run.references, settings, run.suffix, base.suffix,
-                                     run.optimised, where)  # fmt: skip
-        else:
-            items = find_items(run.images, base.images, run.references, run.suffix, base.suffix)
-            outcome = conclude(where, items, [stored[text] for text in judges], stored.get(reference), folder,
-                               settings, run.optimised)  # fmt: skip
+        with in_place(where):
+            stored = None if settings.flat else _stored_scores(run, base, texts)
+            if stored is None:
+                for text in texts:
+                    built[text] = built.get(text) or build(text)
+                outcome = search_folders(run.images, base.images, Path(out) / folder, [built[text] for text in judges],
+                                         built.get(reference), run.references, settings, run.suffix, base.suffix,
+                                         run.optimised, where)  # fmt: skip
+            else:
+                items = find_items(run.images, base.images, run.references, run.suffix, base.suffix)
+                outcome = conclude(where, items, [stored[text] for text in judges], stored.get(reference),
+                                   Path(out) / folder, settings, run.optimised)  # fmt: skip
         outcomes.append(outcome)
     if not outcomes:
         raise ValueError(f'no run can be compared with the baseline: {"; ".join(notes) or "there is no other run"}')
@@ -188,29 +194,26 @@ def conclude(name, items, judges, reference, out, settings, optimised=(), refere
     for old in folder.glob('*.png'):
         old.unlink()
     for place, (image, parts) in enumerate(shown.items(), 1):
-        write_strip(folder / f'{place:03d}_{file_stem(image)}.png', parts)
+        write_strip(folder / f'{place:03d}_{file_name(Path(image).stem)}.png', parts)
     write_table(Path(out) / 'artifacts.csv', findings, crops)
     write_page(page, f'Artifacts: {name}', findings, shown, [*means, *notes])
     return outcome
 
 
-def _stored_scores(run, base, texts, settings):
+def _stored_scores(run, base, texts):
     """Changes by name from the scores files of two runs, or None when they lack a judge."""
     if not (run.scores and base.scores):
         return None
     before, after = read_scores(base.scores), read_scores(run.scores)
-    names = [_stored(text, settings) for text in texts]
-    if not set(names) <= set(before.metrics) & set(after.metrics):
+    if not set(texts) <= set(before.metrics) & set(after.metrics):
         return None
-    return {text: _change(name, before, after) for text, name in zip(texts, names, strict=True)}
+    return {text: _change(text, before, after) for text in texts}
 
 
 def _change(metric, before, after):
     """How one metric changed between two scores files."""
+    check_comparable(before, after, metric)
     old, new = before.of(metric), after.of(metric)
-    if (old[0].judge_hash, old[0].higher_better) != (new[0].judge_hash, new[0].higher_better):
-        raise ValueError(f'{metric} was scored by two judges: {old[0].judge_hash} in {before.path}, '
-                         f'{new[0].judge_hash} in {after.path}')  # fmt: skip
     return Change(metric, new[0].higher_better, *({row.image: row.score for row in rows} for rows in (old, new)))
 
 

@@ -150,6 +150,9 @@ def examine(items, judges=(), reference=None, rule=None, flat=None):
                                  f'of detail: {few(without)}')  # fmt: skip
             yield Finding(name, (), (), flat=0)
             continue
+        for change in changes:
+            if name not in change.after:
+                raise ValueError(f'{change.name} has no score of {name}')
         pattern = find_pattern(images[0], images[1], rule.pattern, mask)
         best = max(judges, key=lambda judge: gains[judge.name][name], default=None)
         judge_gain = None if best is None else gains[best.name][name]

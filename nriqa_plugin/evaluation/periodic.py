@@ -18,7 +18,7 @@ from nriqa_plugin.iqa.pattern import PERIODS, fine_detail
 BLOCK = 64  # px, about; a window is two of them a side
 MIN_SIDE = 32  # px, as the judge ``pattern`` wants
 SAME_PATTERN = 0.6  # share of an amplitude in the difference that has to lie in the result itself
-SHORTEST = 0.8  # share of the largest amplitude with which a shorter period is preferred: 4 px repeat every 8, too
+SHORTEST = 0.8  # share of the largest amplitude with which a shorter period is preferred
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,9 @@ def find_pattern(result, baseline=None, rule=None, mask=None):
         mask (Tensor | None): bool ``(H, W)``: only these pixels, for example of flat areas.
 
     Returns:
-        Pattern | None: the largest amplitude; of the whole image, if that has one, before windows. None: nothing that
-        counts, or fewer than 32 x 32 px.
+        Pattern | None: the largest amplitude, or the shortest period that has 80 % of it, for dots every 4 px repeat
+        every 8, too; of the whole image, if that has one, before windows. None: nothing that counts, or a side below
+        32 px.
 
     Raises:
         ValueError: images of different size.

@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from nriqa_plugin.checks import file_hash, unknown_name
+from nriqa_plugin.checks import file_hash, in_place, unknown_name
 from nriqa_plugin.evaluation.images import few
 from nriqa_plugin.evaluation.scores import dataset_mean, read_scores, write_scores
 
@@ -146,19 +146,31 @@ def gains(baseline_file, test_file, metrics=None):
 def gain_between(base, test, metric, base_hash=''):
     """The :class:`Gain` of one metric between two :class:`~nriqa_plugin.evaluation.scores.Scores`, as :func:`gains`."""
     baseline, rows = _baseline(base, metric, base_hash), test.of(metric)
-    baseline.check_same_images(row.image for row in rows)
-    if baseline.judge_hash != rows[0].judge_hash:
-        raise ValueError(f'{metric} was scored by two judges: {baseline.judge_hash} in {base.path}, '
-                         f'{rows[0].judge_hash} in {test.path}')  # fmt: skip
-    if baseline.higher_better != rows[0].higher_better:
-        raise ValueError(f'{base.path} and {test.path} contradict each other on the direction of {metric}')
-    for old, new in zip(base.of(metric), rows, strict=True):
-        if old.reference_hash and new.reference_hash and old.reference_hash != new.reference_hash:
-            raise ValueError(f'{metric} of {new.image} was scored against two references in {base.path}, {test.path}')
+    check_comparable(base, test, metric)
     test_mean = dataset_mean(rows)
-    gain = relative_gain(test_mean, baseline.mean, baseline.higher_better)
+    with in_place(metric):
+        gain = relative_gain(test_mean, baseline.mean, baseline.higher_better)
     return Gain(metric, baseline.higher_better, baseline.n, baseline.mean, test_mean, gain,
                 baseline.judge_hash, base_hash)  # fmt: skip
+
+
+def check_comparable(base, test, metric):
+    """Check that two :class:`~nriqa_plugin.evaluation.scores.Scores` hold one metric of the same images by one judge.
+
+    Raises:
+        ValueError: a metric that one lacks, other images, weights of the judge, direction or references; naming them.
+    """
+    old_rows, rows = base.of(metric), test.of(metric)
+    check_same_images(metric, (row.image for row in old_rows), (row.image for row in rows))
+    old, new = old_rows[0], rows[0]
+    if old.judge_hash != new.judge_hash:
+        raise ValueError(f'{metric} was scored by two judges: {old.judge_hash} in {base.path}, '
+                         f'{new.judge_hash} in {test.path}')  # fmt: skip
+    if old.higher_better != new.higher_better:
+        raise ValueError(f'{base.path} and {test.path} contradict each other on the direction of {metric}')
+    for old, new in zip(old_rows, rows, strict=True):
+        if old.reference_hash and new.reference_hash and old.reference_hash != new.reference_hash:
+            raise ValueError(f'{metric} of {new.image} was scored against two references in {base.path}, {test.path}')
 
 
 def _baseline(scores, metric, file_digest):
