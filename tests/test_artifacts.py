@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,11 @@ from nriqa_plugin.cli import app
 from nriqa_plugin.evaluation.artifact_alarm import Change
 from nriqa_plugin.evaluation.artifact_crops import worst_crop
 from nriqa_plugin.evaluation.artifacts import ImageRule, Item, examine, find_items, mean_reasons
-from nriqa_plugin.evaluation.flat_areas import flat_windows
+from nriqa_plugin.evaluation.flat_areas import FlatRegions, flat_windows
 from nriqa_plugin.evaluation.images import list_images, read_image
 from nriqa_plugin.evaluation.periodic import PatternRule, find_pattern
 from nriqa_plugin.evaluation.run_index import Run, RunIndex, write_runs
-from nriqa_plugin.evaluation.scores import Score, write_scores
+from nriqa_plugin.evaluation.scores import Score, read_scores, write_scores
 from nriqa_plugin.iqa import create_scorer
 from tests.judges import Distance
 
@@ -209,6 +210,15 @@ def test_a_judge_without_scores_of_some_image_is_an_error_that_names_both(items)
         list(examine(items, [short], None))
 
 
+def test_in_flat_areas_a_missing_score_is_an_error_that_names_judge_and_image(tmp_path):
+    for folder in ('results', 'baseline', 'gt'):
+        save(tmp_path / folder / 'a.png', torch.full((3, 96, 96), 0.5))
+    flat = find_items(tmp_path / 'results', tmp_path / 'baseline', tmp_path / 'gt')
+    other = change('musiq', {'b.png': 1.0}, {'b.png': 2.0}, higher_better=True)
+    with pytest.raises(ValueError, match=r'musiq has no score of a\.png'):
+        list(examine(flat, [other], None, flat=FlatRegions(64)))
+
+
 def test_the_rule_on_the_means_is_that_of_the_alarm():
     judge = change('judge', {'a': 50, 'b': 30}, {'a': 60, 'b': 40}, higher_better=True)
     lpips = change('lpips', {'a': 0.2, 'b': 0.2}, {'a': 0.2, 'b': 0.198})
@@ -261,6 +271,8 @@ def test_the_crop_is_where_the_reference_judge_got_worst(tmp_path):
     for reference_judge in (Distance(), None):
         crop = worst_crop(finding, item, 64, reference_judge)
         assert (crop.top, crop.left, crop.size) == (128, 64, 64)
+    crop = worst_crop(finding, item._replace(reference=None), 64)
+    assert (crop.top, crop.left) == (128, 64), 'without ground truth: where result and baseline differ most'
 
 
 # --- the command ---
@@ -370,6 +382,7 @@ def test_flat_areas_only(folders):
         (lambda f: options(f, '--flat-size', 64), '--flat-size needs --flat'),
         (lambda f: options(f, '--flat', judges=[*JUDGES, '-m', 'niqe']), 'niqe needs at least 192 px.*--flat-size 192'),
         (lambda f: options(f, '--flat', '--flat-size', 250), 'no image has'),
+        (lambda f: options(f, '--optimised', 'distanec'), "--optimised: 'distanec'. Did you mean 'distance'"),
         (lambda f: [f / 'nowhere', '-b', f / 'baseline', '-o', f / 'out'], 'no such folder.*nowhere'),
     ],
 )
@@ -429,6 +442,42 @@ def test_judges_that_the_index_lacks_score_the_images(index, folders):
     result = run(index, '-o', folders / 'out', *JUDGES)
     assert result.exit_code == 1, result.output
     assert (folders / 'out' / 'tiny_set_tuned' / 'scores' / 'result.csv').is_file()
+
+
+def rewritten(index, **changes):
+    """The index with other fields in its run ``tuned``."""
+    raw = json.loads(index.read_text())
+    raw['runs'][1] |= changes
+    index.write_text(json.dumps(raw))
+    return raw
+
+
+def test_stored_scores_need_no_ground_truths_and_judges_that_need_them_name_the_run(index, folders):
+    rewritten(index, references=None)
+    result = run(index, '-o', folders / 'out', '-m', 'judge', '--lpips', 'lpips')
+    assert result.exit_code == 1, result.output
+    assert table_of(folders, 'tiny_set_tuned')['brighter.png']['crop_size'] == '96'
+    result = run(index, '-o', folders / 'out', *JUDGES)
+    assert result.exit_code == 2
+    assert 'tuned (tiny, set): distance needs the ground truths' in ' '.join(result.output.split())
+
+
+def test_runs_whose_names_differ_in_signs_only_have_folders_of_their_own(index, folders):
+    raw = rewritten(index, name='tuned+')
+    raw['runs'].append(raw['runs'][1] | {'name': 'tuned*', 'loss': 'third', 'images': raw['runs'][0]['images']})
+    index.write_text(json.dumps(raw))
+    assert run(index, '-o', folders / 'out').exit_code == 1
+    assert table_of(folders, 'tiny_set_tuned_')['dots.png']['flagged'] == 'True'
+    assert table_of(folders, 'tiny_set_tuned__')['dots.png']['flagged'] == 'False'
+
+
+def test_stored_scores_against_other_references_are_refused(index, folders):
+    for name, reference in (('base', 'aaa'), ('new', 'bbb')):
+        rows = read_scores(folders / f'{name}.csv').rows
+        write_scores(folders / f'{name}.csv', [replace(row, reference_hash=reference) for row in rows])
+    result = run(index, '-o', folders / 'out', '-m', 'judge', '--lpips', 'lpips')
+    assert result.exit_code == 2
+    assert 'tuned (tiny, set): judge of brighter.png was scored against two' in ' '.join(result.output.split())
 
 
 def test_scores_that_lack_an_image_are_an_error(index, folders):

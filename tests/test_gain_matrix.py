@@ -154,6 +154,21 @@ def test_missing_scores_of_images_and_judges_are_errors_with_their_place(values,
         gain_matrix(index_of(tmp_path, values), ['niam'])
 
 
+def test_a_judge_that_the_baseline_lacks_is_not_dropped_in_silence(values, tmp_path):
+    less = {place: metrics if place[0] != 'start' else {'psnr': metrics['psnr'], 'lpips': metrics['lpips']}
+            for place, metrics in values.items()}  # fmt: skip
+    index = index_of(tmp_path, less)
+    with pytest.raises(ValueError, match='nima of one on x has nima, which start of one on x has not'):
+        gain_matrix(index)
+    assert gain_matrix(index, ['psnr']).metrics == ('psnr',)
+
+
+def test_an_infinite_score_is_refused_with_judge_and_place(values, tmp_path):
+    index = index_of(tmp_path, spoil(values, ('pixel', 'two', 'y'), 'psnr', [1.0, math.inf, 1.0]))
+    with pytest.raises(ValueError, match='pixel of two on y: psnr: .* finite mean of the test, got inf'):
+        gain_matrix(index)
+
+
 def test_other_weights_of_a_judge_are_refused(values, tmp_path):
     index = index_of(tmp_path, values)
     file = index.runs[-1].scores

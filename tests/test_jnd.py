@@ -113,7 +113,7 @@ def test_people_who_differ_make_wider_intervals_than_votes_alone():
 
 
 def coverage(simulations, observers, resamples):
-    """How often the 90 % interval of a difference holds the truth, in votes of simulated people who differ."""
+    """How often the 90 % interval of a difference holds the truth, in votes of simulated people of one taste."""
     truth, rng, inside, total = np.array([0.0, 0.3, 0.8, 1.6]), np.random.default_rng(5), 0, 0
     for seed in range(simulations):
         votes = people(truth, observers, rng, scenes=4)
@@ -212,6 +212,19 @@ def test_a_single_observer_has_no_interval_and_few_are_told():
     assert unknown.rows[0].low < unknown.rows[0].jnd < unknown.rows[0].high
 
 
+def test_a_condition_without_votes_is_told():
+    votes = votes_for('a', 'b', 6, 2)
+    assert 'there are no votes on c' in jnd_scale(votes, resamples=20, conditions=['a', 'b', 'c']).notes
+    assert not any('no votes' in note for note in jnd_scale(votes, resamples=20, conditions=['a', 'b']).notes)
+
+
+def test_many_conditions_are_resampled_a_few_at_a_time_with_equal_results(monkeypatch):
+    votes = people([0, 0.5, 1, 2], 8, np.random.default_rng(18))
+    together = jnd_scale(votes, resamples=30)
+    monkeypatch.setattr('nriqa_plugin.preference.vote_counts.CHUNK', 3 * 16)  # three tables of counts
+    assert jnd_scale(votes, resamples=30) == together
+
+
 def test_a_fit_that_is_none_shows():
     """a beats b beats c beats a: no scale can say so."""
     circle = [*votes_for('a', 'b', 18, 2), *votes_for('b', 'c', 18, 2), *votes_for('c', 'a', 18, 2)]
@@ -293,7 +306,7 @@ def test_observers_of_whom_nothing_can_be_said_are_not_flagged():
     votes += [Vote('ties', f's{i}', 'd', 'a', 0.5) for i in range(6)]
     found = {one.observer: one for one in judge_observers(votes)}
     assert not found['once'].outlier
-    assert found['once'].note == '1 votes, too few to judge'
+    assert found['once'].note == '1 vote, too few to judge'
     assert found['once'].agreement == 0
     assert found['ties'].votes == 0
     assert math.isnan(found['ties'].agreement)
@@ -383,6 +396,18 @@ def test_the_command_tells_of_circles_in_a_scene(tmp_path):
     assert result.exit_code == 0, result.output
     assert 'scene odd: one scale describes these votes badly' in result.output
     assert 'scene even: one scale' not in result.output
+
+
+def test_the_command_leaves_empty_what_is_not_known(tmp_path):
+    votes = [Vote('me', '', one, other, 0.0) for one, other in ('ab', 'bc')]  # a and c meet over b only
+    write(tmp_path / 'votes.csv', votes)
+    arguments = ['jnd', str(tmp_path / 'votes.csv'), '--resamples', '20', '-o', str(tmp_path / 'out')]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert 'one observer: there are no intervals' in result.output
+    assert 'nan' not in result.output
+    figure = jnd_figure('title', jnd_scale(votes, resamples=20))
+    assert 'Bars' not in figure.get_supxlabel()
 
 
 def test_the_command_refuses_a_pair_that_was_answered_twice(tmp_path):

@@ -19,7 +19,7 @@ from nriqa_plugin.cli.losses import NAMED, loss_of, losses_of_file
 from nriqa_plugin.evaluation.images import write_image
 from nriqa_plugin.losses import FRIQALoss, LossSum
 from nriqa_plugin.preference.loss_judge import LossJudge
-from nriqa_plugin.preference.loss_quality import Rated, loss_rows, read_rated, srocc
+from nriqa_plugin.preference.loss_quality import Rated, loss_rows, read_rated, srocc, too_few
 from nriqa_plugin.preference.loss_quality_figure import loss_quality_figure
 
 
@@ -74,8 +74,21 @@ def test_within_a_scene_its_own_level_does_not_matter():
     (row,) = loss_rows(images, {'loss': values}, within=True, resamples=50)
     each = [1, 1, 1, 1, stats.spearmanr([3, 1, 2, 0], range(4)).statistic]
     assert row.srocc == pytest.approx(np.mean(each))
+    for name in 'abcd':
+        values[f'{name}/4'] = 7.0  # a scene about which the loss says nothing
+    (row,) = loss_rows(images, {'loss': values}, within=True, resamples=50)
+    assert row.srocc == pytest.approx(np.mean(each[1:]))
+    assert (row.n, row.scenes) == (20, 4)
     with pytest.raises(ValueError, match='must say the scene'):
         loss_rows([Rated('x', 1.0)] * 3, {'loss': {'x': 1.0}}, within=True)
+
+
+def test_groups_of_fewer_than_three_images_have_no_row_and_are_told():
+    images = [Rated(f'{i}', float(i), kind='ab'[i > 3], dataset='big') for i in range(6)]
+    images += [Rated(f'x{i}', float(i), dataset='small') for i in range(2)]
+    rows = loss_rows(images, {'loss': values_of(images, 0)}, resamples=20)
+    assert [(row.dataset, row.kind) for row in rows] == [('big', 'all'), ('big', 'a')]
+    assert too_few(images) == {('big', 'b'): 2, ('small', 'all'): 2}
 
 
 def test_images_without_a_value_are_named():
@@ -106,6 +119,14 @@ def test_a_table_is_read_by_its_columns_or_a_mapping(tmp_path):
     assert [(one.image, one.quality, one.scene, one.kind) for one in found] == [
         ('m/s1.png', -0.7, 's1.png', 'm'), ('m/s2.png', 1, 's2.png', 'm')
     ]  # fmt: skip
+
+
+def test_the_interval_of_a_dmos_changes_its_sign_with_it(tmp_path):
+    table = write_table(tmp_path / 't.csv', ('image', 'dmos', 'from', 'to'), [('a', 3, 2.5, 4), ('b', 1, '', 2)])
+    one, two = read_rated(table, 'image=image,mos=dmos,low=from,high=to,mos_better=lower')
+    assert (one.quality, one.low, one.high) == (-3, -4, -2.5)
+    assert (two.quality, two.low) == (-1, -2)
+    assert math.isnan(two.high)
 
 
 @pytest.mark.parametrize(
@@ -166,9 +187,13 @@ def test_the_losses_of_a_file_are_those_of_compare(tmp_path):
     assert mixed == pytest.approx(0.84 * ms_ssim + 0.16 * l1)
     with pytest.raises(ValueError, match="term in --weights: 'mfd'"):
         losses_of_file(file, {'mfd': 'x.pth'})
-    file.write_text('losses: [l1]')
-    with pytest.raises(ValueError, match='must hold losses'):
-        losses_of_file(file, {})
+    for text, said in (
+        ('losses: [l1]', 'must hold losses'),
+        ('losses: {a: {l1: 1.0}}', r'losses\.a\.l1 must be .* got 1\.0'),
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=said):
+            losses_of_file(file, {})
 
 
 def test_wrong_losses_are_refused_by_name(tmp_path):
@@ -240,6 +265,20 @@ def test_the_command_finds_the_known_order_and_keeps_its_values(tmp_path):
     again = CliRunner().invoke(app, [*arguments, '--loss', 'l1', '--loss', 'charbonnier'])
     assert again.exit_code == 0, again.output
     assert set(kept) < set((out / 'losses.csv').read_text().splitlines())
+
+
+def test_the_command_names_data_sets_that_are_too_small(tmp_path):
+    text = noisy_images(tmp_path).read_text().splitlines()
+    sets = ['dataset', 'few', 'few', *['many'] * 10]
+    table = tmp_path / 'sets.csv'
+    table.write_text('\n'.join(f'{line},{name}' for line, name in zip(text, sets, strict=True)))
+    result = CliRunner().invoke(app, ['loss-quality', str(table), '--images', str(tmp_path), '--loss', 'l1', '-o',
+                                      str(tmp_path / 'out'), '--columns', f'{COLUMNS},dataset=dataset', '--device',
+                                      'cpu', '--resamples', '20'])  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert 'fewer than three images have no rank correlation: few all (2)' in result.output
+    with open(tmp_path / 'out' / 'loss_quality.csv', newline='') as file:
+        assert [row['dataset'] for row in csv.DictReader(file)] == ['many']
 
 
 def test_the_command_says_what_is_missing(tmp_path):

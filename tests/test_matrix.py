@@ -137,6 +137,7 @@ def undrawn(monkeypatch):
         ({'training_sets': {'x y': {}}}, "training_sets: 'x y' must be a plain name"),
         ({'baseline': 'l2'}, "name in baseline: 'l2'"),
         ({'losses': {'start': L1}}, "losses: 'start' is the name of the starting checkpoint"),
+        ({'losses': {'pretrain': L1}}, "losses: 'pretrain' is the name of the training before"),
         ({'losses': None}, "has no 'losses'"),
         ({'per_image': 'yes'}, 'per_image must be true or false'),
         ({'undefined': 'skip'}, "value for undefined: 'skip'"),
@@ -430,6 +431,14 @@ def test_scores_files_alone_make_a_matrix(tmp_path):
         (row,) = csv.DictReader(lines)
     assert float(row['nima']) == pytest.approx(100 * (3 - 2) / 2)
     assert row['optimised'] == 'nima'
+    assert read_runs(out).baseline == 'base', 'nriqa report reads it'
+    stored = (out / 'runs.json').read_text()
+    again = CliRunner().invoke(app, ['matrix', '--from', str(out), '--baseline', 'nima', '-o', str(out)])
+    assert again.exit_code == 0, again.output
+    assert (out / 'runs.json').read_text() == stored
+    strange = CliRunner().invoke(app, [*command[:6], 'nima=nmia, nima', *command[7:]])
+    assert strange.exit_code == 0, strange.output
+    assert 'Optimised, but no column of this table: nmia\n' in strange.output
     single = CliRunner().invoke(app, [*command, '--per-image'])
     assert single.exit_code == 0, single.output
     with open(out / 'matrix.csv', newline='') as lines:
@@ -454,6 +463,14 @@ def test_wrong_patterns_are_refused(pattern, baseline, message, tmp_path):
         runs_by_pattern(f'{tmp_path}/{pattern}', baseline)
 
 
+def test_a_name_that_fits_in_two_ways_is_refused(tmp_path):
+    write_own(tmp_path, ('base', 'lpips-nima'))
+    with pytest.raises(ValueError, match='lpips-nima-x.csv fits .* in more than one way'):
+        runs_by_pattern(f'{tmp_path}/{{network}}/{{loss}}-{{dataset}}.csv', 'base')
+    losses = [run.loss for run in runs_by_pattern(f'{tmp_path}/{{network}}/{{loss}}-x.csv', 'base').runs]
+    assert losses == ['base', 'lpips-nima'] * 2
+
+
 def test_two_files_of_one_run_and_an_unknown_own_loss_are_refused(tmp_path):
     write_own(tmp_path)
     with pytest.raises(ValueError, match="loss in --own: 'nmia'"):
@@ -472,6 +489,7 @@ def test_two_files_of_one_run_and_an_unknown_own_loss_are_refused(tmp_path):
         (['--scores', '{loss}.csv'], '--scores needs --baseline'),
         (['--from', 'none'], 'no such file'),
         (['--from', 'x', '--steps', '3'], '--steps is for trainings'),
+        (['--from', 'x', '--retry'], '--retry is for trainings'),
         (['--from', 'x', '--own', 'a=b'], '--own is for --scores'),
     ],
 )

@@ -46,12 +46,13 @@ def browser(tmp_path_factory):
         pytest.skip('no chromium and chromedriver on this machine')
     options = webdriver.ChromeOptions()
     options.binary_location = binary
-    for argument in (*ARGUMENTS, f'--user-data-dir={tmp_path_factory.mktemp("chromium")}', 'about:blank'):
+    for argument in (*ARGUMENTS, f'--user-data-dir={tmp_path_factory.mktemp("chromium")}'):
         options.add_argument(argument)
     options.set_capability('goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'})
     service = webdriver.ChromeService(driver)
     started = webdriver.Chrome(options=options, service=service)
     started.set_script_timeout(120)
+    started.get('about:blank')  # leaves the browser's own start page, which asks for a hundred files
     yield started
     started.quit()
 

@@ -14,6 +14,7 @@ from nriqa_plugin.evaluation.scores import Score, write_scores
 from nriqa_plugin.preference import two_stage
 from nriqa_plugin.preference.screening_page import markdown
 from nriqa_plugin.preference.screening_run import Request, read_with_scores, screen_two_stages, screen_votes
+from nriqa_plugin.preference.screening_scores import image_files, score_one_by_one
 from nriqa_plugin.preference.two_stage import build_each, no_reference_judges
 
 pytest.importorskip('scipy.stats', reason='the extra report is not installed')
@@ -232,6 +233,33 @@ def test_every_no_reference_judge_is_a_candidate():
         assert not {'lpips', 'fid', 'clipscore', 'psnr'} & set(names)
 
 
+def test_a_judge_that_fails_in_an_unusual_way_is_told_and_left_out(data):
+    from tests.judges import Brightness
+
+    class Odd(Brightness):
+        name = 'odd'
+
+        def score(self, pred):
+            raise IndexError('no such layer')
+
+    files = image_files(data / 'images', ['A/0.png', 'B/0.png'])
+    judges = [('odd', Odd(), ''), ('bright', Brightness(), '')]
+    done, failed = score_one_by_one(files, judges, data / 'out.csv', 'cpu')
+    assert [len(one.scores) for one in done] == [2]
+    assert failed == {'odd': 'no such layer'}
+
+
+def test_all_judges_leave_out_those_whose_scores_are_given(data, monkeypatch):
+    monkeypatch.setattr('nriqa_plugin.preference.screening_run.no_reference_judges', lambda: ['good', 'niqe'])
+    monkeypatch.setattr('nriqa_plugin.preference.screening_run.build_each',
+                        lambda names, given: build_each(names, given, Broken.build))  # fmt: skip
+    scores = [Score(f'{m}/{s}.png', 'niqe', float(s) + ord(m), False, 'h') for m in 'ABC' for s in range(12)]
+    write_scores(data / 'scores.csv', scores)
+    request = Request(data / 'images', {}, True, (data / 'scores.csv',), data / 'out', resamples=20)
+    found = screen_votes(request, read_with_scores, data / 'votes.csv')
+    assert {row.judge for row in found.screening.rows} == {'good', 'niqe'}
+
+
 def test_judges_that_cannot_be_built_are_told_one_by_one(monkeypatch):
     monkeypatch.setattr(two_stage, 'create_scorer', Broken.build)
     built = list(build_each(['good', 'unfetched'], {}, Broken.build))
@@ -268,6 +296,10 @@ def test_requests_that_make_no_sense_are_refused(data):
         'screen', votes, *images, '-m', BRIGHT, '--test', votes, *out
     )
     assert "unknown core judge 'musiq'" in error('screen', votes, *images, '-m', BRIGHT, '--core', 'musiq', *out)
+    assert not (data / 'out' / 'scores.csv').exists()  # said before anything is scored
+    assert '--format cannot be given with opinions' in error(
+        'screen', votes, *images, '--mos', '--format', 'bapps', '-m', BRIGHT, *out
+    )
     assert 'stage1: 99 pairs asked for, but there are 36' in error(
         'screen', votes, *images, '-m', BRIGHT, '--stage1', 99, *out
     )

@@ -21,7 +21,7 @@ from nriqa_plugin.preference.screening import (
     share_ci,
     vote_accuracy,
 )
-from nriqa_plugin.preference.screening_scores import JudgeScores
+from nriqa_plugin.preference.screening_scores import JudgeScores, from_files
 from nriqa_plugin.preference.screening_table import screen
 from nriqa_plugin.preference.two_stage import keepers, sample_pairs
 from nriqa_plugin.preference.votes import Vote
@@ -373,6 +373,18 @@ def test_correlations_are_scipys_and_plcc_follows_a_logistic_curve():
         assert estimate.low < estimate.value < estimate.high
 
 
+def test_a_judge_that_is_wrong_throughout_has_negative_correlations_in_all_three():
+    rng = np.random.default_rng(15)
+    scores = rng.normal(size=60)
+    mos = 3 - np.tanh(scores)
+    found = correlate(scores, mos, rng, resamples=50)
+    assert (found.srocc.value, found.krocc.value) == (pytest.approx(-1), pytest.approx(-1))
+    assert found.plcc.value == pytest.approx(-1, abs=1e-6)
+    assert found.plcc.high < -0.99
+    right = correlate(-scores, mos, rng, resamples=50)
+    assert right.plcc.value == pytest.approx(1, abs=1e-6)
+
+
 def test_the_logistic_fit_keeps_the_order_and_the_units_do_not_matter():
     rng = np.random.default_rng(14)
     scores = np.sort(rng.normal(size=60))
@@ -381,6 +393,17 @@ def test_the_logistic_fit_keeps_the_order_and_the_units_do_not_matter():
     assert (np.diff(fitted) >= 0).all()
     assert np.allclose(logistic_fit(1e4 * scores - 7, mos), fitted, atol=1e-4)
     assert (np.diff(logistic_fit(scores, -mos)) <= 0).all()
+
+
+def test_a_judge_in_two_scores_files_is_refused(tmp_path):
+    from nriqa_plugin.evaluation.scores import Score, write_scores
+
+    files = [tmp_path / 'one.csv', tmp_path / 'two.csv']
+    for file in files:
+        write_scores(file, [Score('a.png', 'niqe', 3.0, False, 'h')])
+    with pytest.raises(ValueError, match='niqe is in two scores files'):
+        from_files(files)
+    assert from_files(files[:1]) == [JudgeScores('niqe', False, {'a.png': 3.0}, 'h')]
 
 
 def test_rows_of_opinions_take_the_direction_and_say_what_is_missing():

@@ -121,6 +121,19 @@ def test_an_observer_answers_a_pair_once_unless_repeats_are_allowed(table):
     assert [vote.chosen for vote in read_votes(path, repeats=True)] == [0, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ('mapping', 'said'),
+    [
+        ('left_is=1,right_is=1', "left_is and right_is are both '1'"),
+        ('left_is=1,right_is=2,tie_is=1', "left_is and tie_is are both '1'"),
+        ('left_is=1,right_is=0,fraction=left', 'fraction cannot be given with left_is, right_is'),
+    ],
+)
+def test_codes_that_mean_two_things_are_refused(table, mapping, said):
+    with pytest.raises(ValueError, match=said):
+        read_votes(table('left,right,chosen\na,b,1\n'), mapping)
+
+
 def test_votes_of_nobody_in_particular_may_repeat(table):
     assert len(read_votes(table('left,right,chosen\na,b,left\na,b,left\n'))) == 2
 

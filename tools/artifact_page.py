@@ -1,6 +1,5 @@
 """docs/artifacts.md from the rows of ``tools/artifact_rates.py``."""
 
-import statistics
 from pathlib import Path
 
 from scipy.stats import binomtest
@@ -21,6 +20,7 @@ NAMES = {
     'jpeg20': 'JPEG, quality 20',
     '': 'nothing (alone)',
 }
+REAL_TITLES = ('data', 'run', 'flagged', '95 % interval', 'median, levels')
 SETS = {'kodak': 'Kodak24', 'models': '10 photographs', 'set5': 'Set5'}
 
 
@@ -38,7 +38,7 @@ def write_page(path, rows, flat):
         clean=_table(('data', 'result', 'against', 'flagged', '95 % interval', 'strongest, levels'), _plain(clean)),
         planted=_table(('dots, levels', 'where', *_period_titles(planted), 'all', '95 % interval'), _planted(planted)),
         residual=_table(('difference to', 'where', *_period_titles(_others(planted)), 'all'), _residuals(planted)),
-        real=_table(('data', 'run', 'flagged', '95 % interval', 'median of these, levels'), _real(real)),
+        real=_table(REAL_TITLES, _real(real)) if real else '(not measured)',
         flat=_table(('window, px', 'share of the area', 'images with one', 'median of the flattest window, levels'),
                     [(row['size'], f'{100 * row["share"]:.0f} %', f'{row["images"]} of {row["of"]}',
                       f'{row["median_least"]:.1f}') for row in flat]),
@@ -84,8 +84,8 @@ def _residuals(rows):
 
 def _real(rows):
     for group in _groups(rows, 'dataset', 'result'):
-        found = [row['found']['amplitude'] for row in group if row['found']]
-        median = f'{statistics.median(found):.1f}' if found else ''
+        found = sorted(row['found']['amplitude'] for row in group if row['found'])
+        median = f'{found[len(found) // 2]:.1f}' if found else ''
         yield SETS[group[0]['dataset']], f'`{group[0]["result"]}`', _rate(group), _interval(group), median
 
 

@@ -3,7 +3,7 @@
     python tools/artifact_rates.py --runs runs/real
 
 ``--runs`` is the result folder of ``tools/real_run.py``: its networks give real results of fine-tuning with a judge,
-and an honest fine-tuning (pixel loss only) as control. Without it those tables are left out. What was measured is in
+and an honest fine-tuning (pixel loss only) as control. Without it there are no such rows. What was measured is in
 ``runs/artifact_rates.jsonl``; a second call goes on where the first one stopped (``--again``: from the start).
 """
 

@@ -1,5 +1,6 @@
 """``nriqa jnd``: a scale in JND from pairwise votes."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -96,17 +97,22 @@ def _show_scale(scale):
     table = new_table('scene', 'condition', 'JND', percent, 'won', percent, 'votes')
     for row in scale.rows:
         name = f'{row.condition} (group {row.part + 1})' if several else row.condition
-        share = (f'{100 * row.share:.1f} %', f'{100 * row.share_low:.1f} to {100 * row.share_high:.1f}')
-        between = f'{row.low:+.2f} to {row.high:+.2f}'
+        share = (f'{100 * row.share:.1f} %', _between(100 * row.share_low, 100 * row.share_high, '.1f'))
+        between = _between(row.low, row.high, '+.2f')
         table.add_row(escape(row.scene), escape(name), f'{row.jnd:+.2f}', between, *share, f'{row.votes:g}')
     show_titled('Scale (1 JND: preferred by 75 %)', table)
     if len(scenes) == 1:  # those of many scenes fill screens: pairs.csv
         table = new_table('better', 'than', 'JND', percent, 'preferred', 'votes', 'p (Holm)')
         for pair in scale.pairs:
-            numbers = (f'{pair.difference:.2f}', f'{pair.low:+.2f} to {pair.high:+.2f}', f'{100 * pair.share:.1f} %')
+            preferred = f'{100 * pair.share:.1f} %' if pair.votes else ''
+            numbers = (f'{pair.difference:.2f}', _between(pair.low, pair.high, '+.2f'), preferred)
             p = f'{pair.p_holm:.2g}{" *" if pair.p_holm < LEVEL else ""}'
             table.add_row(escape(pair.condition), escape(pair.other), *numbers, f'{pair.votes:g}', p)
         show_titled('Pairs', table)
+
+
+def _between(low, high, form):
+    return '' if math.isnan(low) else f'{low:{form}} to {high:{form}}'
 
 
 def _notes_of_fits(fits):
@@ -125,7 +131,9 @@ def _show_observers(observers):
     table = new_table('observer', 'votes', 'agrees', 'score', 'note')
     for one in observers:
         remark = '[red]unlike the others[/]' if one.outlier else escape(one.note)
-        table.add_row(escape(one.observer), str(one.votes), f'{100 * one.agreement:.0f} %', f'{one.score:+.1f}', remark)
+        agrees = '' if math.isnan(one.agreement) else f'{100 * one.agreement:.0f} %'
+        score = '' if math.isnan(one.score) else f'{one.score:+.1f}'
+        table.add_row(escape(one.observer), str(one.votes), agrees, score, remark)
     show_titled('Observers against the scale of all others', table)
 
 

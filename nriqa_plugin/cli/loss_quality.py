@@ -1,5 +1,6 @@
 """``nriqa loss-quality``: which training loss follows people's opinions?"""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -68,7 +69,7 @@ def loss_quality(
     """
     from nriqa_plugin.evaluation.figures import save_figure
     from nriqa_plugin.evaluation.scoring import score_files
-    from nriqa_plugin.preference.loss_quality import loss_rows, read_rated
+    from nriqa_plugin.preference.loss_quality import loss_rows, read_rated, too_few
     from nriqa_plugin.preference.loss_quality_figure import loss_quality_figure
 
     rated = read_rated(table, columns)
@@ -85,17 +86,28 @@ def loss_quality(
         loss_quality_figure(f'{table.stem}: losses', rated, values, rows, quality, within), out / 'loss_quality'
     )
     shown = new_table('dataset', 'kind', 'loss', 'images', 'scenes', 'SROCC', '95 %')
-    for row in sorted(rows, key=lambda row: (row.dataset, row.kind != 'all', row.kind, -row.srocc)):
-        between = f'{row.low:+.3f} to {row.high:+.3f}'
+    for row in sorted(rows, key=_place):
+        value = 'constant' if math.isnan(row.srocc) else f'{row.srocc:+.3f}'
+        between = '' if math.isnan(row.low) else f'{row.low:+.3f} to {row.high:+.3f}'
         count = (str(row.n), str(row.scenes) if row.scenes else '')
-        shown.add_row(escape(row.dataset), escape(row.kind), escape(row.loss), *count, f'{row.srocc:+.3f}', between)
+        shown.add_row(escape(row.dataset), escape(row.kind), escape(row.loss), *count, value, between)
     show_titled('Quality against minus the loss' + (', within scenes' if within else ''), shown)
+    few = (f'{dataset} {kind}'.strip() + f' ({count})' for (dataset, kind), count in too_few(rated, within).items())
+    if left_out := ', '.join(few):
+        show_notes([f'fewer than three images have no rank correlation: {left_out}'])
     scenes = len({one.scene for one in rated})
+    if within and any(row.scenes < len({one.scene for one in rated if one.dataset == row.dataset}) for row in rows):
+        show_notes(['scenes of one image, or in which a loss or the quality is constant, are not in the means: no correlation'])
     if all(one.scene for one in rated) and scenes < FEW_SCENES:
         show_notes([f'{scenes} scenes: the intervals of so few are too narrow'])
     if not all(one.scene for one in rated):
         show_notes(['not all images have a scene or reference: the intervals take each for an independent one'])
     Console().print(f'Written: {out}', markup=False, highlight=False, soft_wrap=True)
+
+
+def _place(row):
+    """Where a row stands: all kinds first, the best loss first, those without a correlation last."""
+    return row.dataset, row.kind != 'all', row.kind, math.isnan(row.srocc), -row.srocc
 
 
 def _judges(texts, file, weights):

@@ -66,6 +66,9 @@ def losses_of_file(path, weights):
                 raise unknown_name('term in --weights:', term, known)
         found = []
         for name, terms in losses.items():
+            for term, content in terms.items():
+                if content is not None and not isinstance(content, dict):
+                    raise ValueError(f'losses.{name}.{term} must be {{type, weight, ...}}, got {content!r}')
             given = {term: {**content, **({'weights': weights[term]} if term in weights else {})}
                      for term, content in terms.items() if content is not None}  # fmt: skip
             with in_place(f'losses.{name}'):

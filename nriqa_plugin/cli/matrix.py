@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from nriqa_plugin.cli.tables import new_table, show_notes, with_arrow
 
@@ -87,6 +88,7 @@ def matrix(
     from nriqa_plugin.compare.runs import FAILED, FINISHED
     from nriqa_plugin.compare.yaml_files import yaml_value
     from nriqa_plugin.evaluation.gain_matrix import ERROR
+    from nriqa_plugin.evaluation.run_index import NAME, write_runs
     from nriqa_plugin.matrix import read_experiments, run_experiments, write_experiments, write_matrix
 
     if sum(given is not None for given in (experiments, runs, scores)) != 1:
@@ -94,12 +96,17 @@ def matrix(
     import_extra('matplotlib', 'report', 'nriqa matrix')  # before hours of training
     if experiments is None:
         for option, given in (('--steps', steps), ('--only', only), ('--network', network), ('--weights', weights),
-                              ('--set', setting)):  # fmt: skip
+                              ('--set', setting), ('--seed', seed), ('--retry', retry),
+                              ('--report-only', report_only)):  # fmt: skip
             if given:
                 raise ValueError(f'{option} is for trainings, and an experiments file was not given')
         index = _index(runs, scores, baseline, own)
         made = write_matrix(index, out, metrics=metric, per_image=per_image, undefined=undefined or ERROR)
+        if runs is None or not (Path(out) / NAME).exists():
+            write_runs(out, index)  # for nriqa report; that of --from stays as it is
         _show(made, out)
+        if unmarked := sorted({judge for run in index.runs for judge in run.optimised} - set(made.metrics)):
+            show_notes([f'Optimised, but no column of this table: {", ".join(unmarked)}'])
         return
     for option, given in (('--baseline', baseline), ('--own', own), ('--metric', metric)):
         if given:
@@ -147,7 +154,7 @@ def _index(runs, scores, baseline, own):
     if scores is not None:
         if baseline is None:
             raise ValueError('--scores needs --baseline LOSS')
-        named = {loss: judges.split(',') for loss, judges in pairs('--own', own).items()}
+        named = {loss: [name.strip() for name in judges.split(',')] for loss, judges in pairs('--own', own).items()}
         return runs_by_pattern(scores, baseline, named)
     if own:
         raise ValueError('--own is for --scores; runs.json says it under `optimised`')
@@ -165,9 +172,10 @@ def _show(made, out):
         for metric in made.metrics:
             style = 'bold red' if made.lowers_own(loss, metric) else 'bold' if metric in made.own[loss] else 'none'
             cells.append(f'[{style}]{cell_text(made, loss, metric)}[/]')
-        table.add_row(loss, *cells, percent(made.mean(loss)), percent(made.mean_of_others(loss)))
+        table.add_row(escape(loss), *cells, percent(made.mean(loss)), percent(made.mean_of_others(loss)))
     Console().print(table, highlight=False)
-    Console().print(f'{OWN} own judge, {OWN}{LOWERED} own judge that fell. {made.notes()[0]}', highlight=False)
+    marks = f'{OWN} own judge, {OWN}{LOWERED} own judge that fell.'
+    Console(emoji=False).print(f'{marks} {made.notes()[0]}', markup=False, highlight=False)
     show_notes(made.notes()[2:])
     Console().print(f'Heat map: {Path(out) / "matrix.png"}, table: {Path(out) / "matrix.md"}; page: nriqa report {out}',
-                    soft_wrap=True, highlight=False)  # fmt: skip
+                    soft_wrap=True, markup=False, highlight=False)  # fmt: skip

@@ -62,16 +62,19 @@ def screen(
     other, the best ones together and their rank correlations; with --mos the correlations with mean opinions. Images
     are scored once: an interrupted run goes on where it stopped.
     """
+    from nriqa_plugin.checks import unknown_name
     from nriqa_plugin.preference.screening_run import Request, screen_opinions, screen_two_stages, screen_votes
-    from nriqa_plugin.preference.vote_formats import PIPAL
+    from nriqa_plugin.preference.vote_formats import FORMATS, PIPAL
 
     if metrics is None and not metric and not scores and 'score_left' not in (columns or ''):
         raise ValueError('no judge to screen: give --metrics, --metric, --scores or columns score_left and score_right')
+    if format is not None and format not in FORMATS:
+        raise unknown_name('value for --format:', format, FORMATS)
     everything, names = split_metrics(metrics)
     texts = [*names, *(metric or ())]
     request = Request(images, judges_of(texts), everything, tuple(scores or ()), out, core, seed, resamples, device)
     if mos or format == 'pipal':
-        _refuse('opinions', core=core, stage1=stage1, test=test)
+        _refuse('opinions', core=core, stage1=stage1, test=test, format=None if format == 'pipal' else format)
         _show_opinions(screen_opinions(request, table, columns or (PIPAL if format == 'pipal' else None)), out)
         return
     votes = _reader(format, columns, repeats)
@@ -88,12 +91,8 @@ def screen(
 def _reader(name, columns, repeats):
     """The function that reads a table: path to votes, and the scores in it (None if it has none)."""
     from nriqa_plugin.preference.screening_run import read_with_scores
-    from nriqa_plugin.preference.vote_formats import FORMATS, read_format
+    from nriqa_plugin.preference.vote_formats import read_format
 
-    if name is not None and name not in FORMATS:
-        from nriqa_plugin.checks import unknown_name
-
-        raise unknown_name('value for --format:', name, FORMATS)
     if name == 'hggt':
         from nriqa_plugin.preference.hggt_votes import read_hggt_votes
 

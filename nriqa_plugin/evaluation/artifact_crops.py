@@ -28,8 +28,8 @@ def worst_crop(finding, item, size=96, judge=None, flat=None):
     """The region of a flagged image that shows best why.
 
     For a pattern the middle of the window where it is clearest; else where the reference judge got worse most, on
-    windows of ``size`` px side by side; without that judge where the squared error grew most, and without a ground truth
-    where result and baseline differ most.
+    windows of ``size`` px side by side; without that judge where the squared error grew most, and without a ground
+    truth where result and baseline differ most.
 
     Args:
         finding (Finding), item (Item): of the image.

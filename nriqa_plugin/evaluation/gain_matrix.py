@@ -95,7 +95,7 @@ def gain_matrix(index, metrics=None, per_image=False, undefined=ERROR, losses=No
 
     Args:
         index (RunIndex): runs with scores files, and the loss that is the baseline in each place.
-        metrics (Sequence[str] | None): the columns; default: every metric of the first baseline, sorted.
+        metrics (Sequence[str] | None): the columns; default: every metric, sorted, the same in all runs.
         per_image (bool): False: the mean score over the images first, then the gain, as in the paper. True: the gain
             of every image first (then every image's baseline must be positive), then the mean; over clips for video.
         undefined (str): ``error``, or ``empty`` to leave out a judge with a baseline that is not positive.
@@ -119,8 +119,11 @@ def gain_matrix(index, metrics=None, per_image=False, undefined=ERROR, losses=No
             raise ValueError(f'{_where(run)}: it has no scores file')
         scores[run], hashes[run] = read_scores(run.scores), file_hash(run.scores)
     first = index.baseline_of(index.runs[0])
-    metrics = list(scores[first].metrics if metrics is None else dict.fromkeys(metrics))
+    named, metrics = metrics is not None, list(dict.fromkeys(scores[first].metrics if metrics is None else metrics))
     for run in index.runs:
+        if not named and (more := [metric for metric in scores[run].metrics if metric not in metrics]):
+            raise ValueError(f'{_where(run)} has {", ".join(more)}, which {_where(first)} has not; '
+                             'name the metrics to compare')  # fmt: skip
         for metric in metrics:
             if metric not in scores[run].metrics:
                 raise unknown_name(f'metric of {_where(run)} ({run.scores}):', metric, scores[run].metrics)

@@ -17,10 +17,11 @@ from nriqa_plugin.compare.yaml_files import read_yaml
 from nriqa_plugin.evaluation.gain_matrix import EMPTY, ERROR
 
 START = 'start'  # the baseline that is no loss: the checkpoint that the trainings start from
+PRETRAIN = 'pretrain'  # the training before the others
 START_KEYS = {'basicsr': 'path:pretrain_network_g', 'mmagic': 'load_from'}
 SHARED = ('losses', 'terms', 'set', 'test', 'judges')  # as in a family file of nriqa compare
 KEYS = (*SHARED, 'networks', 'training_sets', 'baseline', 'checkpoint', 'per_image', 'undefined', 'optimises')
-NETWORK_KEYS = ('base', START, 'pretrain', 'set')
+NETWORK_KEYS = ('base', START, PRETRAIN, 'set')
 PRETRAIN_KEYS = ('loss', 'steps', 'set')
 
 
@@ -134,8 +135,9 @@ def read_experiments(path, only=None, networks=None, weights=None, settings=None
             groups.append(_group(path, name, option, shared, overrides, (only, weights, settings), checkpoint))
     with in_place(path):
         losses = groups[0].family.losses
-        if START in losses:
-            raise ValueError(f'losses: {START!r} is the name of the starting checkpoint; choose another')
+        for name, what in ((START, 'the starting checkpoint'), (PRETRAIN, 'the training before the others')):
+            if name in losses:
+                raise ValueError(f'losses: {name!r} is the name of {what}; choose another')
         if baseline != START:
             _known('baseline', baseline, losses)
         return Experiments(

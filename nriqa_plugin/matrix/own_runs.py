@@ -1,6 +1,7 @@
 """A run index of runs that were made elsewhere: scores files whose paths say what they are."""
 
 import glob
+import os
 import re
 
 from nriqa_plugin.checks import unknown_name
@@ -22,9 +23,10 @@ def runs_by_pattern(pattern, baseline, own=None):
         RunIndex: sorted by network, data set and loss.
 
     Raises:
-        ValueError: a pattern without ``{loss}`` or with another placeholder, no file that fits, two files of one run,
-            or an unknown loss in ``baseline`` or ``own``.
+        ValueError: a pattern without ``{loss}`` or with another placeholder, no file that fits, a name that fits in two
+            ways, two files of one run, or an unknown loss in ``baseline`` or ``own``.
     """
+    pattern = os.path.expanduser(pattern)
     names = re.findall(r'\{(\w*)\}', pattern)
     for name in names:
         if name not in PLACES:
@@ -48,6 +50,9 @@ def runs_by_pattern(pattern, baseline, own=None):
     for file in sorted(glob.glob(wildcards)):
         if not (match := re.fullmatch(expression, file)):
             continue
+        # The longest and the shortest parts: where these agree there is no third way.
+        if match.groupdict() != re.fullmatch(expression.replace('[^/]+', '[^/]+?'), file).groupdict():
+            raise ValueError(f'{file} fits {pattern!r} in more than one way; put folders between the placeholders')
         found = {'network': 'network', 'dataset': 'test', **match.groupdict()}
         more = tuple((own or {}).get(found['loss'], ()))
         runs.append(Run(name=found['loss'], scores=file, optimised=more, **found))

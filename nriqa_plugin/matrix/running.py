@@ -8,9 +8,9 @@ from pathlib import Path
 from nriqa_plugin.checks import check_number, file_hash
 from nriqa_plugin.compare import runs
 from nriqa_plugin.compare.runs import FAILED, FINISHED, LOG, NOT_RUN, SCORES, Outcome, Training, read_state, write_state
-from nriqa_plugin.matrix.experiments import START
+from nriqa_plugin.matrix.experiments import PRETRAIN, START
 
-PRETRAIN, TEST = 'pretrain', 'test'
+TEST = 'test'
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Result:
 
 
 def run_experiments(experiments, out, steps=None, seed=0, retry=False, report_only=False, progress=None):
-    """Run every training of the experiments, one after the other, and test its best checkpoint.
+    """Run every training of the experiments, one after the other, and test its last or its best checkpoint.
 
     A finished training is skipped and a half one goes on by the host's own resume. What breaks down is recorded, the
     others go on; when the start of a network breaks down, all of that network has failed.

@@ -126,7 +126,8 @@ def jnd_scale(votes, by=None, relative_to=None, prior=PRIOR, resamples=1000, lev
             whose they are. Resamples in which a part falls apart say nothing about its conditions and are left out.
         level (float): coverage of the intervals, in (0, 1).
         seed (int): of the bootstrap.
-        conditions (Sequence[str] | None): the conditions that there are; a vote for another one is refused.
+        conditions (Sequence[str] | None): the conditions that there are; a vote for another one is refused, and one
+            without votes is noted.
 
     Returns:
         JNDScale
@@ -148,6 +149,8 @@ def jnd_scale(votes, by=None, relative_to=None, prior=PRIOR, resamples=1000, lev
     voter, observers = voters(votes)
     number = len(observers) or len(votes)
     rows, pairs, fits, notes = [], [], [], list(_about_observers(observers))
+    if unseen := [name for name in conditions or () if name not in names]:
+        notes.append(f'there are no votes on {", ".join(unseen)}')
     for scene, places in by_scene(votes, by is None).items():
         own = [votes[i] for i in places]
         scale = _Scale(scene, own, [voter[i] for i in places], number, relative_to, prior, resamples, level, seed)
@@ -189,7 +192,7 @@ class _Scale:
 
     def pairs(self):
         found = []
-        spread = covariance(self.counts, self.scores - self.scores.mean(), self.prior)
+        spread = covariance(self.counts, self.scores, self.prior)
         for i, j in itertools.combinations(self.order, 2):
             if not self.together[i, j]:
                 continue

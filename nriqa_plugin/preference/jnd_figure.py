@@ -97,9 +97,9 @@ def _matrix(axes, rows, pairs):
 
 def _note(scale, single):
     whose = f'{scale.observers} observers' if scale.observers else 'votes'
-    lines = [
-        f'Thurstone Case V; 1 JND is preferred by 75 %. Bars: {100 * scale.level:g} % bootstrap intervals over {whose}.'
-    ]
+    lines = ['Thurstone Case V; 1 JND is preferred by 75 %.']
+    if any(not math.isnan(row.low) for row in scale.rows):
+        lines[0] += f' Bars: {100 * scale.level:g} % bootstrap intervals over {whose}.'
     if single:
         lines.append(f"★: scores differ, p < {LEVEL:g} after Holm's correction for the number of pairs.")
     return '\n'.join(lines)

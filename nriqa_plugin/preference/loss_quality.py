@@ -13,6 +13,7 @@ from nriqa_plugin.preference.table_columns import number_in, parse_columns, read
 
 OPINION = ('image', 'mos', 'reference', 'kind', 'mos_better')
 MORE = ('scene', 'dataset', 'low', 'high')
+ENDS = {'low': 'high', 'high': 'low'}  # of an interval: the other one
 ALL = 'all'
 FEWEST = 3  # images that have a rank correlation
 
@@ -48,7 +49,8 @@ class LossRow:
     Attributes:
         dataset, kind (str): which images; ``all`` kinds together.
         loss (str): its name.
-        n, scenes (int): how many images, of how many scenes.
+        n, scenes (int): how many images, of how many scenes; ``within`` a scene: of how many scenes that have a
+            correlation: of two images or more, with neither the loss nor the quality constant.
         srocc, low, high (float): Spearman's correlation of the quality with **minus the loss**, so that 1 is perfect,
             and its 95 % bootstrap interval over scenes. ``within`` a scene: the mean of the scenes' correlations.
     """
@@ -88,9 +90,11 @@ def read_rated(path, mapping=None):
     rated = []
     for opinion, entry in zip(opinions, entries, strict=True):
         given = {} if entry is None else {field: entry.fields[field] for field in more if field in ('scene', 'dataset')}
-        given |= {field: number_in(entry, field) for field in more if field in ('low', 'high') and entry.fields[field]}
+        ends = {field: number_in(entry, field) for field in more if field in ENDS and entry.fields[field]}
+        if fields.get('mos_better') == 'lower':  # the opinion has changed its sign: the ends change places
+            ends = {ENDS[end]: -value for end, value in ends.items()}
         given['scene'] = given.get('scene') or opinion.reference
-        rated.append(Rated(opinion.image, opinion.mos, opinion.reference, opinion.kind, **given))
+        rated.append(Rated(opinion.image, opinion.mos, opinion.reference, opinion.kind, **given, **ends))
     return rated
 
 
@@ -105,7 +109,8 @@ def loss_rows(rated, losses, within=False, seed=0, resamples=1000):
         seed, resamples (int): of the bootstrap over scenes; over images, where not all have a scene.
 
     Returns:
-        list[LossRow]: of kinds with at least three images; NaN where a loss or the quality is constant.
+        list[LossRow]: of data sets and kinds with at least three images, see :func:`too_few`; NaN where a loss or the
+            quality is constant.
 
     Raises:
         ValueError: images that a loss has no finite value for, or no scene ``within``.
@@ -116,17 +121,29 @@ def loss_rows(rated, losses, within=False, seed=0, resamples=1000):
             raise ValueError(f'{loss} has no finite value for {few(bad)}')
     if within and not all(one.scene for one in rated):
         raise ValueError('within a scene: the table must say the scene (or the reference) of every image')
-    rows = []
+    return [
+        _row(dataset, kind, loss, chosen, values, within, seed, resamples)
+        for (dataset, kind), chosen in _groups(rated, within).items()
+        if len(chosen) >= FEWEST
+        for loss, values in losses.items()
+    ]
+
+
+def too_few(rated, within=False):
+    """Data sets and kinds that :func:`loss_rows` has no row for: ``{(dataset, kind): number of images}``."""
+    return {key: len(chosen) for key, chosen in _groups(rated, within).items() if len(chosen) < FEWEST}
+
+
+def _groups(rated, within):
+    """The images of every data set, and of its kinds where there are several."""
+    found = {}
     for dataset in dict.fromkeys(one.dataset for one in rated):
         own = [one for one in rated if one.dataset == dataset]
+        found[dataset, ALL] = own
         kinds = [] if within else sorted({one.kind for one in own} - {''})
-        for kind in (ALL, *(kinds if len(kinds) > 1 else ())):
-            chosen = [one for one in own if kind in (ALL, one.kind)]
-            if len(chosen) < FEWEST:
-                continue
-            for loss, values in losses.items():
-                rows.append(_row(dataset, kind, loss, chosen, values, within, seed, resamples))
-    return rows
+        for kind in kinds if len(kinds) > 1 else ():
+            found[dataset, kind] = [one for one in own if one.kind == kind]
+    return found
 
 
 def _row(dataset, kind, loss, rated, values, within, seed, resamples):
@@ -137,10 +154,12 @@ def _row(dataset, kind, loss, rated, values, within, seed, resamples):
         each = [srocc(pairs[[i for i, s in enumerate(scenes) if s == scene]]) for scene in dict.fromkeys(scenes)]
         each = [value for value in each if not math.isnan(value)]
         found = bootstrap_ci(each, np.mean, generator, resamples=resamples) if each else (math.nan,) * 3
+        number = len(each)
     else:
         groups = scenes if all(scenes) else None
         found = bootstrap_ci(pairs, srocc, generator, resamples=resamples, groups=groups)
-    return LossRow(dataset, kind, loss, len(rated), len(set(scenes) - {''}), *map(float, found))
+        number = len(set(scenes) - {''})
+    return LossRow(dataset, kind, loss, len(rated), number, *map(float, found))
 
 
 def srocc(pairs):

@@ -37,7 +37,8 @@ def loss_quality_figure(title, rated, losses, rows, quality='JND', within=False)
     for axes, (loss, values) in zip(panels.flat, losses.items(), strict=False):
         _scatter(axes, rated, values, kinds, within)
         found = [row for row in rows if row.loss == loss and row.kind == 'all']
-        numbers = ', '.join(f'{row.dataset + ": " if row.dataset else ""}{row.srocc:.2f}' for row in found)
+        numbers = ', '.join((f'{row.dataset}: ' if row.dataset else '') +
+                            ('constant' if math.isnan(row.srocc) else f'{row.srocc:.2f}') for row in found)  # fmt: skip
         axes.set_title(f'{loss}: SROCC {numbers}', fontsize=9, color=INK)
     for axes in panels[:, 0]:
         axes.set_ylabel(f'{quality} (higher is better)', fontsize=8)

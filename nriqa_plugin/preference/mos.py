@@ -82,7 +82,8 @@ def correlate(scores, mos, generator, groups=None, resamples=1000):
     """Rank correlations of Spearman and Kendall (tau-b), and Pearson's after a logistic fit.
 
     PLCC follows the usual practice of the Video Quality Experts Group: scores are first mapped to opinions by
-    :func:`logistic_fit`, which is made once; its resamples keep that curve.
+    :func:`logistic_fit`, which is made once; its resamples keep that curve. Where the best curve falls, PLCC is
+    negative as the rank correlations are: a judge that is wrong throughout has -1, not 1.
 
     Args:
         scores (Sequence[float]): with higher better, of the same images as ``mos``.
@@ -108,10 +109,13 @@ def correlate(scores, mos, generator, groups=None, resamples=1000):
     def estimate(statistic, x):
         return bootstrap_ci(np.column_stack([x, mos]), statistic, generator, resamples=resamples, groups=groups)
 
+    mapped = logistic_fit(scores, mos)
+    if mapped[scores.argmax()] < mapped[scores.argmin()]:
+        mapped = -mapped  # a falling curve follows the opinions whatever the judge says of them
     return Correlation(
         len(scores),
         estimate(lambda pairs: _of_unequal(lambda x, y: stats.spearmanr(x, y).statistic, pairs), scores),
-        estimate(lambda pairs: _of_unequal(lambda x, y: np.corrcoef(x, y)[0, 1], pairs), logistic_fit(scores, mos)),
+        estimate(lambda pairs: _of_unequal(lambda x, y: np.corrcoef(x, y)[0, 1], pairs), mapped),
         estimate(lambda pairs: _of_unequal(lambda x, y: stats.kendalltau(x, y).statistic, pairs), scores),
     )
 
@@ -119,7 +123,8 @@ def correlate(scores, mos, generator, groups=None, resamples=1000):
 def logistic_fit(scores, mos):
     """Scores mapped to opinions by the best ``low + (high - low) / (1 + exp(-(score - middle) / width))``.
 
-    The four parameters are those of least squares, ``width > 0``, so that the order of the scores stays.
+    The four parameters are those of least squares, ``width > 0``: the order of the scores stays, or is reversed
+    throughout where ``high < low`` fits better.
 
     Returns:
         ndarray: of the length of ``scores``.

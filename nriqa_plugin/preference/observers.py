@@ -97,7 +97,7 @@ def _why(observers, votes, known, judged):
     if observers == 1:
         return 'no other observer'
     if votes < MIN_VOTES:
-        return f'{votes} votes, too few to judge'
+        return f'{votes} {"vote" if votes == 1 else "votes"}, too few to judge'
     if not known:
         return 'the others see no difference'
     return '' if judged >= MIN_OBSERVERS else f'too few observers to compare with (at least {MIN_OBSERVERS})'

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nriqa_plugin.checks import atomic_path
+from nriqa_plugin.checks import atomic_path, unknown_name
 from nriqa_plugin.evaluation.figures import save_figure
 from nriqa_plugin.preference.mos import read_mos
 from nriqa_plugin.preference.mos_table import correlation_rows, mos_markdown
@@ -178,7 +178,9 @@ def _judges(request, images, reference, cache, root, own, only=None):
     ready = {one.judge for one in found}
     names = [name for name in (only or request.judges) if name not in ready]
     if request.everything:
-        names += [name for name in no_reference_judges() if name not in request.judges]
+        names += [name for name in no_reference_judges() if name not in request.judges and name not in ready]
+    if request.core is not None and request.core not in {*names, *ready}:
+        raise unknown_name('core judge', request.core, {*names, *ready})  # before all images are scored
     if not names:
         return found, {}
     if root is None:

@@ -70,7 +70,9 @@ def score_one_by_one(files, judges, out, device='auto'):
             continue
         try:
             done.append(of_file(score_files(files, [judge], out, device), judge.name))
-        except (ValueError, RuntimeError) as error:
+        except OSError:  # the disk's fault
+            raise
+        except Exception as error:  # judges of other packages raise all kinds of errors
             failed[name] = first_line(error)
         del judge
     return done, failed
@@ -82,14 +84,11 @@ def of_file(scores, metric):
     return JudgeScores(metric, rows[0].higher_better, {row.image: row.score for row in rows}, rows[0].judge_hash)
 
 
-def from_files(paths, metrics=None):
-    """The judges of scores files.
-
-    Args:
-        metrics (Sequence[str] | None): only these.
+def from_files(paths):
+    """The judges of scores files, by name.
 
     Raises:
-        ValueError: a metric that is in none of the files, or in two.
+        ValueError: a metric that is in two of the files.
     """
     found = {}
     for path in paths:
@@ -98,10 +97,7 @@ def from_files(paths, metrics=None):
             if metric in found:
                 raise ValueError(f'{metric} is in two scores files, {found[metric][0].path} and {path}')
             found[metric] = scores, metric
-    missing = [metric for metric in metrics or () if metric not in found]
-    if missing:
-        raise ValueError(f'no scores of {few(missing)}; the files have {", ".join(sorted(found))}')
-    return [of_file(*found[metric]) for metric in metrics or sorted(found)]
+    return [of_file(*found[metric]) for metric in sorted(found)]
 
 
 def from_table(entries, settings):

@@ -101,7 +101,7 @@ def resampled(table, resamples, seed):
         array: ``(some, k, k)``.
     """
     generator, (number, cells) = np.random.default_rng(seed), table.shape
-    k, at_once = math.isqrt(cells), max(1, CHUNK // number)
+    k, at_once = math.isqrt(cells), max(1, CHUNK // max(number, cells))
     for start in range(0, resamples, at_once):
         size = min(at_once, resamples - start)
         drawn = generator.multinomial(number, np.full(number, 1 / number), size=size)

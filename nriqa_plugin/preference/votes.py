@@ -41,8 +41,9 @@ def read_votes(path, mapping=None, repeats=False):
         mapping (str | dict[str, str] | None): where the fields stand, such as
             ``left={left}/{image},right={right}/{image},chosen={chosen},observer={session}``. The fields are ``left``,
             ``right``, ``chosen`` and, if there are such, ``observer``, ``scene`` and ``reference``. By default each is
-            the column of its name, the last three only where the table has them. ``chosen`` is ``left``, ``right`` or
-            ``tie``; the name of a side, or what only that side's columns say; or a number, the fraction that chose
+            the column of its name, the last three only where the table has them; where ``left``, ``right`` and
+            ``chosen`` are given, the last three are read only if they are given, too. ``chosen`` is ``left``, ``right``
+            or ``tie``; the name of a side, or what only that side's columns say; or a number, the fraction that chose
             right, with ``fraction=left`` the one that chose left. Codes of other kinds are named: ``left_is=1``,
             ``right_is=2``, ``tie_is=0``.
         repeats (bool): let an observer answer the same pair more than once; every answer counts.
@@ -52,8 +53,9 @@ def read_votes(path, mapping=None, repeats=False):
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a column that is not there, an empty name, a pair of one thing with itself, an answer that means
-            neither side or both, or an observer who answered a pair twice; the message names file and line.
+        ValueError: a column that is not there, one code for two answers, an empty name, a pair of one thing with
+            itself, an answer that means neither side or both, or an observer who answered a pair twice; the message
+            names file and line.
     """
     return votes_of(vote_entries(path, mapping), _settings(mapping), repeats)
 
@@ -89,7 +91,7 @@ def vote_mapping(mapping, more=()):
 def votes_of(entries, settings=None, repeats=False):
     """The votes in the rows of a table; ``settings`` holds ``fraction`` and the codes of a mapping."""
     settings = settings or {}
-    check_choice('fraction', settings.get('fraction', 'right'), ('left', 'right'))
+    _check_settings(settings)
     votes, seen = [], {}
     for entry in entries:
         fields = entry.fields
@@ -111,6 +113,18 @@ def votes_of(entries, settings=None, repeats=False):
 
 def _settings(mapping):
     return {field: text for field, text in vote_mapping(mapping).items() if field in SETTINGS}
+
+
+def _check_settings(settings):
+    """Codes that mean two things, or that leave ``fraction`` without a meaning, are refused."""
+    check_choice('fraction', settings.get('fraction', 'right'), ('left', 'right'))
+    meaning = {}
+    for code in (code for code in CODES if code in settings):
+        if settings[code] in meaning:
+            raise ValueError(f'columns: {meaning[settings[code]]} and {code} are both {settings[code]!r}')
+        meaning[settings[code]] = code
+    if meaning and 'fraction' in settings:
+        raise ValueError(f'columns: fraction cannot be given with {", ".join(meaning.values())}')
 
 
 def _optional_columns(path):
