@@ -97,7 +97,7 @@ def loss_quality(
         show_notes([f'fewer than three images have no rank correlation: {left_out}'])
     scenes = len({one.scene for one in rated})
     if within and any(row.scenes < len({one.scene for one in rated if one.dataset == row.dataset}) for row in rows):
-        show_notes(['scenes of one image, or in which a loss or the quality is constant, are not in the means: no correlation'])
+        show_notes(['scenes of one image, or with a constant loss or quality, have no correlation: not in the means'])
     if all(one.scene for one in rated) and scenes < FEW_SCENES:
         show_notes([f'{scenes} scenes: the intervals of so few are too narrow'])
     if not all(one.scene for one in rated):
