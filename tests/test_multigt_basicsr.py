@@ -324,7 +324,7 @@ def test_the_stock_script_trains_on_chosen_ground_truths(tmp_path):
     write_options(tmp_path)
     steps, text = train(tmp_path, STOCK)
     assert sorted(steps) == list('1234')
-    assert '1 sets with up to 3 ground truths; of each number: [1, 1, 1]' in text
+    assert '1 sets with up to 3 ground truths; images in gt, gt_01, ...: [1, 1, 1]' in text
     panels = tmp_path / 'experiments' / 'amo' / 'visualization' / 'gt_selection'
     assert sorted(path.name for path in panels.iterdir()) == ['candidates_0000002.png', 'candidates_0000004.png']
     shares = {tuple(re.findall(r'gt_\d: (\S+)', line)) for line in steps.values()}

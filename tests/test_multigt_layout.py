@@ -49,7 +49,7 @@ def test_hggt_sets_without_a_positive_are_left_out_and_counted(tmp_path):
     assert [one.name for one in sets] == ['0-20193/one', '0-20193/three']
     assert left_out == 1
     assert describe(sets, left_out) == (
-        '2 sets with up to 5 ground truths; of each number: [2, 2, 2, 2, 2], positive: [0, 1, 0, 1, 1]; '
+        '2 sets with up to 5 ground truths; images in gt, gt_01, ...: [2, 2, 2, 2, 2], called positive: [0, 1, 0, 1, 1]; '
         '1 sets without a positive one are left out'
     )
     assert len(read_sets(root, 'hggt', need_positive=False)[0]) == 3

@@ -249,6 +249,8 @@ def test_a_result_folder_with_a_run_index_is_a_report_of_all_its_places(tmp_path
     assert page.count('lowered" style') == 1
     assert '▼' in text
     assert [place['label'] for place in data_of(page)['places']] == ['rlfn on Set5', 'edsr on Set5']
+    for network in ('rlfn', 'edsr'):
+        assert f'start, {network} on Set5, {file_hash(tmp_path / network / "noisy.csv")}' in text
     assert len(re.findall('<svg', page)) == 2 * (3 + 3 + 1)
     assert 'id="viewer"' not in page  # it holds no pictures
 

@@ -236,6 +236,13 @@ def test_the_signed_rank_test_counts_all_signs():
     assert reverse.p > 0.5
 
 
+@pytest.mark.parametrize('differences', [(1, 1, 2, -1, 3), (0, 2, -1, 4, 0, 3), (1, 1, 1, 1), (-2, 2, 0), (5, 0)])
+def test_ties_and_zeros_give_scipys_exact_numbers(differences):
+    expected = stats.wilcoxon(np.array(differences, dtype=float), alternative='greater')
+    found = wilcoxon_one_tailed(differences, [0] * len(differences))
+    assert found == pytest.approx((expected.statistic, expected.pvalue), rel=1e-12)
+
+
 def test_one_wild_image_sways_the_t_test_and_not_the_signed_rank_test():
     worse = np.zeros(20)
     better = np.append(np.linspace(0.1, 1, 19), -30.0)

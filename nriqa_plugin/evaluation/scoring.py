@@ -150,7 +150,8 @@ def _expected(judges, regions, with_references, clips):
             what = 'single images' if regions is None else 'crops of single images'
             raise ValueError(f'{judge.name} is a video judge and cannot score {what}; give it clips')
         if judge.needs_reference and not with_references:
-            raise ValueError(f'{judge.name} is a full-reference judge and needs a folder of references')
+            raise ValueError(f'{judge.name} is a full-reference judge and needs references: in `nriqa score` -r '
+                             'FOLDER, in a table of `nriqa screen` a column reference')  # fmt: skip
         judge_hash = judge.weights_hash()
         if regions is not None and identity:
             judge_hash = hashlib.sha256(f'{judge_hash} {identity}'.encode()).hexdigest()[:12]

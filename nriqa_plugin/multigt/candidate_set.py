@@ -69,7 +69,8 @@ def describe(sets, left_out=0):
     count = len(sets[0].paths)
     by_number = [sum(one.paths[k] is not None for one in sets) for k in range(count)]
     positives = [sum(one.positive[k] for one in sets) for k in range(count)]
-    text = f'{len(sets)} sets with up to {count} ground truths; of each number: {by_number}, positive: {positives}'
+    text = f'{len(sets)} sets with up to {count} ground truths; '
+    text += f'images in gt, gt_01, ...: {by_number}, called positive: {positives}'
     alone = sum(sum(one.valid) == 1 for one in sets)
     if alone:
         text += f'; {alone} sets have one ground truth only'

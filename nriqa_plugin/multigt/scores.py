@@ -50,6 +50,11 @@ class ScoresHeader:
             check_number('patch', self.patch, low=1, integer=True)
             check_number('stride', self.stride, low=1, integer=True)
 
+    def described(self):
+        """As one reads it."""
+        what = 'whole images' if self.patch is None else f'patches of {self.patch} px every {self.stride} px'
+        return f'{self.judge} ({self.judge_hash}) of {what}'
+
     @classmethod
     def of(cls, judge, patch=None, stride=None):
         """The header for a :class:`nriqa_plugin.iqa.Scorer`."""
@@ -97,7 +102,8 @@ class ScoreWriter:
         if whole:
             found, rows = parse_scores(path, data[:whole])
             if found != self.header:
-                raise ValueError(f'{path} holds other scores: {found}, wanted {self.header}')
+                raise ValueError(f'{path} holds other scores: {found.described()}, wanted {self.header.described()}; '
+                                 'name another file, or delete this one')  # fmt: skip
             self.done = {key: row['image_hash'] for key, row in rows.items()}
         self.file.truncate(whole)
         if not whole:
@@ -152,7 +158,9 @@ def merge_scores(path, parts):
     for part in parts:
         found, rows = parse_scores(part, check_file('scores', part).read_bytes())
         if header not in (None, found):
-            raise ValueError(f'{part} holds other scores than {parts[0]}: {found}, there {header}')
+            raise ValueError(
+                f'{part} holds other scores than {parts[0]}: {found.described()}, there {header.described()}'
+            )
         header = found
         for key, row in rows.items():
             if merged.setdefault(key, row) != row:

@@ -40,7 +40,8 @@ def image_files(root, images, reference=None):
     wanted = dict.fromkeys([*images, *(reference[image] for image in images if image in reference)])
     missing = [name for name in wanted if not (root / name).is_file()]
     if missing:
-        raise FileNotFoundError(f'images: the table names images that are not in {root}: {few(missing)}')
+        hint = "say how its columns make a path, such as --columns 'left={left}/{image},...'"
+        raise FileNotFoundError(f'images: the table names images that are not in {root}: {few(missing)}; {hint}')
     return {image: (root / image, [root / reference[image]] if image in reference else []) for image in images}
 
 

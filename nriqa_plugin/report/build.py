@@ -82,7 +82,9 @@ def build_report(
     notes += [f'{place.label}: {note}' if len(places) > 1 else note for place in places for note in place.notes]
     if any(place.baseline and place.rows for place in places):
         notes.append(f'The baseline is {index.baseline}. {NOTE}')
-    hashes = {run.name: file_hash(run.scores) for run in index.runs if run.loss == index.baseline and run.scores}
+    bases = [run for run in index.runs if run.loss == index.baseline and run.scores]
+    hashes = {f'{run.name}, {" on ".join(run.place)},' if len(places) > 1 else run.name: file_hash(run.scores)
+              for run in bases}  # fmt: skip
     content = {'title': title, 'places': places, 'matrix': matrix, 'drawings': drawn, 'hashes': hashes}
     room = limit - len(render(**content, regions=[], notes=notes).encode()) - VIEWER
     if room < 0:
