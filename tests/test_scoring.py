@@ -466,7 +466,7 @@ def test_image_that_a_judge_cannot_score_is_named_with_the_judge(folder, referen
 def test_impossible_requests_are_refused_before_anything_is_written(folder, tmp_path):
     out = tmp_path / 's.csv'
     for judges, device, message in [
-        ([Distance()], 'cpu', 'needs a folder of references'),
+        ([Distance()], 'cpu', 'needs references: in'),
         ([Brightness(), Brightness()], 'cpu', "two judges are called 'brightness'"),
         ([Clip()], 'cpu', 'video judge'),
         ([], 'cpu', 'no judge'),
