@@ -142,7 +142,7 @@ def test_training_option_files_build_and_take_a_step_with_every_term(file, small
 def test_the_stock_command_line_turns_a_multigt_file_into_any_recipe(file, method, monkeypatch):
     arguments = ['--force_yml', f'train:gt_selection:method={method}', 'train:gt_selection:metric=cnniqa']
     monkeypatch.setattr(sys, 'argv', ['train.py', '-opt', str(file), *arguments])
-    monkeypatch.setattr('nriqa_plugin.multigt.sampler.create_scorer', lambda *args, **options: Brightness())
+    monkeypatch.setattr('nriqa_plugin.multigt.batch_scores.create_scorer', lambda *args, **options: Brightness())
     opt, _ = parse_options('.')
     sampler = build_sampler(opt['train']['gt_selection'])
     assert (sampler.method, sampler.tau, sampler.chunk) == (method, 1.0, 8)

@@ -57,6 +57,7 @@ def make_gts(images, out, enhancers, device='cpu', tile=512, progress=lambda don
     texts = [{'enhancer': name, 'options': {k: str(v) for k, v in options.items()}} for name, options in enhancers]
     wanted = [{'folder': folder, **text, 'identity': enhancer.identity()}
               for (folder, enhancer), text in zip(built.items(), texts, strict=True)]  # fmt: skip
+    _remove_torn(out)
     _write_settings(out, {'version': __version__, 'tile': tile, 'candidates': wanted})
     rows = _known(out, sources)
     counts = {'made': 0, 'kept': 0}
@@ -87,6 +88,12 @@ def make_gts(images, out, enhancers, device='cpu', tile=512, progress=lambda don
 
 
 @torch.no_grad()
+def _remove_torn(out):
+    """Temporary files that a killed run has left; their names are those of ``atomic_path``."""
+    for path in out.glob('gt*/.*.png.*.png'):
+        path.unlink()
+
+
 def _candidate(enhancer, image, source, tile, device):
     try:
         made = enhancer.candidate(image.to(device), source.stem, tile)
