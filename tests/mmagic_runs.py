@@ -104,7 +104,7 @@ def logged(folder, name):
     rows = [json.loads(line) for line in (last / 'vis_data' / 'scalars.json').read_text().splitlines()]
     timings = ('time', 'data_time', 'memory')
     plain = [{key: value for key, value in row.items() if key not in timings} for row in rows]
-    steps = {row['iter']: row for row in plain if 'lr' in row or 'loss_l1' in row}
+    steps = {row['iter']: row for row in plain if 'lr' in row or any(key.startswith('loss') for key in row)}
     validations = {row['step']: row for row in plain if 'PSNR' in row}
     return steps, validations
 
