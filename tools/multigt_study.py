@@ -64,17 +64,27 @@ def choices(data, part):
 
 
 def finetunings(data):
-    """Terms and whether LoRA is used, by name of the run; all go on from ``amo_cnniqa``."""
+    """Terms, LoRA's rank (none: all weights are trained) and learning rate by name; all go on from ``amo_cnniqa``."""
 
-    def judged(weight):
-        return [PIXEL, {'type': 'NRIQALoss', **cnniqa(data), 'weight': weight}]
+    def judged(weight, *more):
+        return [PIXEL, {'type': 'NRIQALoss', **cnniqa(data), 'weight': weight}, *more]
+
+    def perceptual(weight):
+        features = str(data / 'weights' / 'squeezenet1_1-torchvision-fp16.pth')
+        layers = {'fire2': 1.0, 'fire4': 1.0, 'fire9': 1.0}
+        return {'type': 'VGGLoss', 'backbone': 'squeezenet1_1', 'weights': features, 'layers': layers, 'weight': weight}
 
     return {
-        'ft_x10_full': (judged(0.0005), False),
-        'ft_x10_lora': (judged(0.0005), True),
-        'ft_x1_full': (judged(0.00005), False),
-        'ft_x1_lora': (judged(0.00005), True),
-        'ft_none_full': ([PIXEL], False),
+        'ft_x10_full': (judged(0.0005), None, None),
+        'ft_x10_lora': (judged(0.0005), 8, None),
+        'ft_x1_full': (judged(0.00005), None, None),
+        'ft_x1_lora': (judged(0.00005), 8, None),
+        'ft_none_full': ([PIXEL], None, None),
+        'ft_x10_rank4': (judged(0.0005), 4, None),
+        'ft_x10_rank32': (judged(0.0005), 32, None),
+        **{f'ft_x10_perceptual{weight}': (judged(0.0005, perceptual(weight / 10)), 8, None) for weight in (1, 3, 10)},
+        'ft_x10_lr3e-5': (judged(0.0005), 8, 3e-5),
+        'ft_x10_lr3e-4': (judged(0.0005), 8, 3e-4),
     }
 
 
@@ -109,10 +119,10 @@ def main():
     for name, selection in choices(data, args.part).items():
         settings[name] = multigt(data, out, name, args, selection, sets, index)
     if args.part == 'kodak':
-        for name, (terms, lora) in finetunings(data).items():
+        for name, (terms, rank, lr) in finetunings(data).items():
             selection = {'method': 'amo', **cnniqa(data)}
-            settings[name] = multigt(data, out, name, args, selection, sets, index, terms)
-            start_from(settings[name], out / 'experiments' / 'amo_cnniqa' / 'models' / f'net_g_{args.steps}.pth', lora)
+            settings[name] = multigt(data, out, name, args, selection, sets, index, terms, lr)
+            start_from(settings[name], out / 'experiments' / 'amo_cnniqa' / 'models' / f'net_g_{args.steps}.pth', rank)
     if not args.report_only:
         if not finished(out, 'start', 1):
             train(out, 'start', options(data, out, 'start', [PIXEL], 1, 0.0), lambda step: None)
@@ -132,9 +142,9 @@ def without_compression(made, sets):
             write_image(copy, read_image(path))
 
 
-def multigt(data, out, name, args, selection, sets, index, terms=(PIXEL,)):
+def multigt(data, out, name, args, selection, sets, index, terms=(PIXEL,), lr=None):
     """The option file of ``real_run`` with several ground truths instead of one."""
-    setting = options(data, out, name, [*terms], args.steps, args.lr)
+    setting = options(data, out, name, [*terms], args.steps, lr or args.lr)
     train_set = {'name': 'train', 'type': 'MultiGTDataset', 'dataroot_gt': str(sets), 'gt_size': GT_SIZE}
     if index:
         train_set |= {'layout': 'index', 'index': str(index)}
@@ -149,11 +159,11 @@ def multigt(data, out, name, args, selection, sets, index, terms=(PIXEL,)):
     return setting
 
 
-def start_from(setting, checkpoint, lora):
+def start_from(setting, checkpoint, rank):
     """Go on from another run's network, with or without LoRA around it."""
     setting['path'] |= {'pretrain_network_g': str(checkpoint), 'param_key_g': 'params'}
-    if lora:
-        setting['network_g'] = {'type': 'LoRANet', 'rank': 8, 'base': setting['network_g']}
+    if rank:
+        setting['network_g'] = {'type': 'LoRANet', 'rank': rank, 'base': setting['network_g']}
 
 
 def finished(out, name, steps):
