@@ -24,9 +24,13 @@ YAML_NUMBER = re.compile(r'[-+]?\d+(\.\d*([eE][-+]\d+)?)?')  # of YAML 1.1, as P
 def unknown_name(what, got, allowed):
     """A ``ValueError`` that shows the closest of the ``allowed`` names, then all of them."""
     allowed = [str(name) for name in sorted(allowed)]
+    return ValueError(f'unknown {what} {got!r}.{did_you_mean(got, allowed)} Allowed: {", ".join(allowed)}')
+
+
+def did_you_mean(got, allowed):
+    """`` Did you mean 'a' or 'b'?`` with the closest of the ``allowed`` names; '' when none is close."""
     close = difflib.get_close_matches(str(got), allowed, n=3, cutoff=0.5)
-    hint = f' Did you mean {" or ".join(map(repr, close))}?' if close else ''
-    return ValueError(f'unknown {what} {got!r}.{hint} Allowed: {", ".join(allowed)}')
+    return f' Did you mean {" or ".join(map(repr, close))}?' if close else ''
 
 
 def check_keys(owner, got, allowed):

@@ -71,3 +71,17 @@ def musiq_weights(tmp_path_factory):
     file = tmp_path_factory.mktemp('weights') / 'musiq.pth'
     torch.save(network.state_dict(), file)
     return file
+
+
+@pytest.fixture(scope='session')
+def paq2piq_weights(tmp_path_factory):
+    """A file with random weights for PaQ-2-PiQ."""
+    pytest.importorskip('pyiqa', reason='the extra iqa is not installed')
+    from pyiqa.archs.paq2piq_arch import PAQ2PIQ
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = PAQ2PIQ(pretrained=False)
+    file = tmp_path_factory.mktemp('weights') / 'paq2piq.pth'
+    torch.save(network.state_dict(), file)
+    return file

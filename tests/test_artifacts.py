@@ -244,6 +244,21 @@ def test_images_that_do_not_pair_are_named(items, tmp_path):
         find_items(tmp_path / 'results', tmp_path / 'baseline', tmp_path / 'gt')
 
 
+def test_the_option_that_would_pair_results_with_their_baseline_is_named(items, tmp_path):
+    for name in 'ab':
+        (tmp_path / 'baseline' / f'{name}.png').rename(tmp_path / 'baseline' / f'{name}_old.png')
+    with pytest.raises(ValueError, match='without a baseline, .* they would pair with --baseline-suffix _old'):
+        find_items(tmp_path / 'results', tmp_path / 'baseline')
+    with pytest.raises(ValueError, match='without a reference, .* they would pair with --baseline-suffix _old'):
+        find_items(tmp_path / 'results', tmp_path / 'baseline', tmp_path / 'gt')
+    assert list(find_items(tmp_path / 'results', tmp_path / 'baseline', baseline_suffix='_old')) == ['a.png', 'b.png']
+    for name in 'ab':
+        (tmp_path / 'baseline' / f'{name}_old.png').rename(tmp_path / 'baseline' / f'{name}.png')
+        (tmp_path / 'results' / f'{name}.png').rename(tmp_path / 'results' / f'{name}_new.png')
+    with pytest.raises(ValueError, match='they would pair with --suffix _new'):
+        find_items(tmp_path / 'results', tmp_path / 'baseline')
+
+
 def test_suffixes_of_both_runs_are_left_out_of_the_names(items, tmp_path):
     for folder, suffix in (('results', '_new'), ('baseline', '_old')):
         for name in 'ab':

@@ -102,6 +102,9 @@ def test_gain_prints_and_writes_the_table(tmp_path):
         (['score', 'x', '-m', 'tests.judges:not_a_judge', '-o', 'x.csv'], 'a judge must be'),
         (['score', 'x', '-m', 'tests.judges:Darkness:gian=2', '-o', 'x.csv'], 'gian'),
         (['score', 'x', '-m', 'cnniqa:weights=', '-o', 'x.csv'], "the option 'weights' has no value"),
+        (['score', 'x', '-m', 'niqe:weigts=a.pth', '-o', 'x.csv'], "unknown option of the judge niqe: 'weigts'. "),
+        (['score', 'x', '-m', 'cnniqa:strde=8', '-o', 'x.csv'], "unknown option of the judge cnniqa: 'strde'. Did you"),
+        (['score', 'x', '-m', 'psnr:y_chanel=true', '-o', 'x.csv'], "Did you mean 'y_channel'? Allowed: "),
         (['gain', 'b.csv', 't.csv'], 'no such file: b.csv'),
     ],
 )

@@ -10,7 +10,8 @@ pytest.importorskip('matplotlib', reason='the extra report is not installed')
 
 from nriqa_plugin.evaluation.comparison import compare_methods, markdown_table
 from nriqa_plugin.evaluation.figures import plane_figure, violin_figure
-from nriqa_plugin.evaluation.statistics import holm, mean_with_ci, one_tailed_t_test, wilcoxon_one_tailed
+from nriqa_plugin.evaluation.significance import holm, one_tailed_t_test, wilcoxon_one_tailed
+from nriqa_plugin.evaluation.statistics import mean_with_ci
 
 
 def made_up(seed=0, n=30):

@@ -25,7 +25,13 @@ from nriqa_plugin.compare.runs import read_state
 from nriqa_plugin.compare.yaml_files import read_yaml, yaml_text
 from nriqa_plugin.evaluation.run_index import read_runs
 from nriqa_plugin.evaluation.scores import Score, read_scores, write_scores
-from nriqa_plugin.matrix import read_experiments, run_experiments, runs_by_pattern, write_experiments
+from nriqa_plugin.matrix import (
+    read_experiments,
+    run_experiments,
+    runs_by_pattern,
+    with_folders,
+    write_experiments,
+)
 from tests.compare_families import L1, PLUGIN, SSIM_L2, FakeHost, base_options, write_images
 from tests.conftest import ROOT
 
@@ -407,6 +413,14 @@ def test_a_judge_without_gains_is_known_before_the_first_training(fake, tmp_path
     assert fake['trained'] == []
 
 
+def test_a_judge_in_optimises_that_is_no_column_is_known_before_the_first_training(fake, tmp_path):
+    file = write_experiment(tmp_path, optimises={'l1': ['psnrr']})
+    result = CliRunner().invoke(app, ['matrix', str(file), '-o', str(tmp_path / 'out')])
+    assert result.exit_code == 2
+    assert "judge in optimises.l1, which is no column of the table: 'psnrr'. Did you mean 'psnr'?" in result.output
+    assert fake['trained'] == []
+
+
 # --- runs made elsewhere
 
 
@@ -441,7 +455,7 @@ def test_scores_files_alone_make_a_matrix(tmp_path):
     assert (out / 'runs.json').read_text() == stored
     strange = CliRunner().invoke(app, [*command[:6], 'nima=nmia, nima', *command[7:]])
     assert strange.exit_code == 0, strange.output
-    assert 'Optimised, but no column of this table: nmia\n' in strange.output
+    assert "Optimised, but no column of this table: nmia. Did you mean 'nima'?\n" in strange.output
     single = CliRunner().invoke(app, [*command, '--per-image'])
     assert single.exit_code == 0, single.output
     with open(out / 'matrix.csv', newline='') as lines:
@@ -615,3 +629,37 @@ def test_a_matrix_runs_through_stock_mmagic(tmp_path):
     with open(tmp_path / 'out' / 'matrix.csv', newline='') as lines:
         (row,) = csv.DictReader(lines)
     assert float(row['psnr']) > 0
+
+
+def test_scores_files_may_come_with_the_images_they_are_of(tmp_path, undrawn):
+    write_own(tmp_path / 's', nima=2.0)
+    for network in ('one', 'two'):
+        for folder in (f'r/{network}/base', f'r/{network}/nima', f'else/{network}', 'gt/x'):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    command = ['matrix', '--scores', str(tmp_path / 's' / '{network}' / '{loss}-{dataset}.csv'), '--baseline', 'base',
+               '-r', str(tmp_path / 'gt' / '{dataset}'), '--suffix', '_{loss}', '-o', str(tmp_path / 'out')]  # fmt: skip
+    images = ['--images', str(tmp_path / 'r' / '{network}' / '{loss}'), '--images', f'nima={tmp_path}/else/{{network}}']
+    result = CliRunner().invoke(app, [*command, *images])
+    assert result.exit_code == 0, result.output
+    found = {(run.loss, run.network): run for run in read_runs(tmp_path / 'out').runs}
+    assert found['base', 'two'].images == tmp_path / 'r' / 'two' / 'base'
+    assert found['nima', 'one'].images == tmp_path / 'else' / 'one'
+    assert {run.references for run in found.values()} == {tmp_path / 'gt' / 'x'}
+    assert {run.suffix for run in found.values()} == {'_base', '_nima'}
+
+
+@pytest.mark.parametrize(
+    ('images', 'message'),
+    [
+        (['nmia=x'], "unknown loss in --images: 'nmia'. Did you mean 'nima'"),
+        (['nowhere/{loss}'], r'--images: no such folder: nowhere/base \(base of one on x\)'),
+        (['{los}'], "unknown placeholder in --images '{los}': 'los'. Did you mean 'loss'"),
+        (['.'], r'would be the results of two runs, base and nima \(one on x\)'),
+        (['a', 'b'], '--images: two folders for all losses: a and b'),
+    ],
+)
+def test_folders_that_fit_no_run_are_refused(tmp_path, images, message):
+    write_own(tmp_path)
+    index = runs_by_pattern(str(tmp_path / '{network}' / '{loss}-{dataset}.csv'), 'base')
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        with_folders(index, images)

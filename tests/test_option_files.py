@@ -32,7 +32,6 @@ from nriqa_plugin.mdf.mdf_file import save_mdf
 from nriqa_plugin.multigt.selection import METHODS
 from tests.conftest import ROOT
 from tests.judges import Brightness
-from tests.multigt_data import write_hggt, write_sets
 
 # Table I of arXiv 2405.20392; mdtvsfa is not here, pyiqa lacks it
 FULL_REFERENCE = ('pieapp', 'lpips')
@@ -244,32 +243,3 @@ def test_option_files_train_through_the_stock_script(network, small, musiq_weigh
     assert run.returncode == 0, log
     assert len(re.findall(r'iter: +\d+, .*l_judge: .*l_lpips: .*grad_judge: ', log)) == 4
     assert 'judge_gain' in (tmp_path / 'experiments' / 'mine' / 'validation.csv').read_text()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('network', ['swinir', 'realesrgan'])
-def test_multigt_option_files_train_through_the_stock_script(network, small, musiq_weights, tmp_path):
-    """Four steps and a validation with MUSIQ's own architecture, on HGGT's folders."""
-    if not (small / 'musiq.pth').exists():
-        (small / 'musiq.pth').symlink_to(musiq_weights)
-    root = write_hggt(tmp_path / 'HGGT', {'x': ('PSNP', 'PSNS', 'NSPN')}, height=256, width=256)
-    val = write_sets(tmp_path / 'val', names=('x',), count=1, height=256, width=256)
-    opt = shrunk(yaml_load(str(ROOT / 'options' / 'basicsr' / f'{network}_x4_multigt.yml')), small)
-    opt['datasets']['train'] |= {
-        'dataroot_gt': str(root), 'batch_size_per_gpu': 1, 'num_worker_per_gpu': 0, 'dataset_enlarge_ratio': 4,
-    }  # fmt: skip
-    opt['datasets']['val'] |= {'dataroot_gt': str(val / 'gt'), 'dataroot_lq': str(val / 'lq')}
-    opt['train']['total_iter'] = opt['val']['val_freq'] = opt['train']['gt_selection']['panel_every'] = 4
-    opt |= {'num_gpu': 0, 'logger': {**opt['logger'], 'print_freq': 1, 'use_tb_logger': False}}
-    opt.pop('plugin')
-    (tmp_path / 'tiny.yml').write_text(f'{PLUGIN_LINE}\n' + yaml.safe_dump(opt))
-    run = subprocess.run(
-        [sys.executable, str(ROOT / 'tools' / 'train_basicsr.py'), '-opt', 'tiny.yml', '--force_yml', 'name=mine'],
-        cwd=tmp_path, capture_output=True, text=True, timeout=600,
-        env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)},
-    )  # fmt: skip
-    log = run.stdout + run.stderr
-    assert run.returncode == 0, log
-    assert len(re.findall(r'iter: +\d+, .*l_pixel: .*gt_4: .*gt_score: ', log)) == 4
-    assert 'judge_gain' in (tmp_path / 'experiments' / 'mine' / 'validation.csv').read_text()
-    assert (tmp_path / 'experiments/mine/visualization/gt_selection/candidates_0000004.png').is_file()

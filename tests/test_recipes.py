@@ -25,6 +25,7 @@ from tests.test_option_files import PLUGIN_LINE, shrunk
 FOLDER = ROOT / 'options' / 'basicsr'
 SIDE = 64  # of the crops, where no stock script runs
 NETWORKS = ('swinir', 'realesrgan')
+CHOICES = ('UPos', 'SMA', 'SMP', 'AMO')
 FINE_TUNINGS = ('AMO+FT', 'UPos+FT', 'FT_HP', 'FT_IG', 'PaQ-2-PiQ')
 
 
@@ -186,21 +187,24 @@ def test_a_sharpened_ground_truth_is_refused_where_sharpening_is_off(key, backbo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('recipe', FINE_TUNINGS[:-1])
+@pytest.mark.parametrize('judge', ['as in the file', 'cnniqa'])
+@pytest.mark.parametrize('recipe', [*CHOICES, *FINE_TUNINGS])
 @pytest.mark.parametrize('network', NETWORKS)
-def test_the_recipes_train_through_the_stock_script(network, recipe, backbones, musiq_weights, tmp_path):
-    """Four steps and a validation from a plain checkpoint, with MUSIQ's own architecture, on HGGT's folders."""
-    if not (backbones / 'musiq.pth').exists():
-        (backbones / 'musiq.pth').symlink_to(musiq_weights)
+def test_the_recipes_train_through_the_stock_script(network, recipe, judge, backbones, request, tmp_path):
+    """Four steps and a validation from a plain checkpoint on HGGT's folders.
+
+    The judge is the recipe's own (the real architecture with random weights), or CNNIQA with its real weights.
+    """
+    file, settings = recipe_of(network, recipe)
+    name = 'cnniqa' if judge == 'cnniqa' else 'paq2piq' if recipe == 'PaQ-2-PiQ' else 'musiq'
+    weights = request.getfixturevalue(f'{name}_weights')
     root = write_hggt(tmp_path / 'HGGT', {'x': ('PSNP', 'PSNS', 'NSPN')}, height=256, width=256)
     val = write_sets(tmp_path / 'val', names=('x',), count=1, height=256, width=256)
-    file = FOLDER / f'{network}_x4_amo_ft.yml'
     opt = shrunk(yaml.safe_load(file.read_text().replace(PLUGIN_LINE, '')), backbones)
+    base = opt['network_g'].get('base', opt['network_g'])
     torch.manual_seed(0)
-    plain = build_network(opt['network_g']['base']).state_dict()
-    torch.save(
-        {'params': build_network(opt['network_g']['base']).state_dict(), 'params_ema': plain}, tmp_path / 'plain.pth'
-    )
+    plain = build_network(base).state_dict()
+    torch.save({'params': build_network(base).state_dict(), 'params_ema': plain}, tmp_path / 'plain.pth')
     opt['path']['pretrain_network_g'] = str(tmp_path / 'plain.pth')
     opt['datasets']['train'] |= {
         'dataroot_gt': str(root), 'batch_size_per_gpu': 1, 'num_worker_per_gpu': 0, 'dataset_enlarge_ratio': 4,
@@ -208,8 +212,14 @@ def test_the_recipes_train_through_the_stock_script(network, recipe, backbones, 
     opt['datasets']['val'] |= {'dataroot_gt': str(val / 'gt'), 'dataroot_lq': str(val / 'lq')}
     opt['train']['total_iter'] = opt['val']['val_freq'] = opt['train']['gt_selection']['panel_every'] = 4
     opt |= {'num_gpu': 0, 'logger': {**opt['logger'], 'print_freq': 1, 'use_tb_logger': False}}
+    if name == 'paq2piq':  # its settings name the judge; the file knows no weights of it
+        opt = judged_by(opt, 'musiq', weights)
+    else:
+        opt = judged_by(opt, name, weights)
     (tmp_path / 'tiny.yml').write_text(f'{PLUGIN_LINE}\n' + yaml.safe_dump(opt))
-    settings = [one for one in recipes(file)[recipe] if 'pretrain_network_g' not in one]
+    settings = [
+        one for one in settings if 'pretrain_network_g' not in one and not (judge == 'cnniqa' and 'metric=' in one)
+    ]
     run = subprocess.run(
         [sys.executable, '-m', 'basicsr.train', '-opt', 'tiny.yml', '--force_yml', 'name=mine', *settings],
         cwd=tmp_path, capture_output=True, text=True, timeout=900,
@@ -217,13 +227,26 @@ def test_the_recipes_train_through_the_stock_script(network, recipe, backbones, 
     )  # fmt: skip
     log = run.stdout + run.stderr
     assert run.returncode == 0, log
-    assert len(re.findall(r'iter: +\d+, .*l_judge: .*gt_4: ', log)) == 4
-    assert ('l_g_gan' in log) == (recipe == 'FT_IG')
+    tuned = recipe in FINE_TUNINGS
+    assert len(re.findall(rf'iter: +\d+, .*l_{"judge" if tuned else "pixel"}: .*gt_4: ', log)) == 4
+    assert ('l_g_gan' in log) == (recipe == 'FT_IG' or not tuned)
     assert 'Current net - loaded net' not in log
+    assert f'metric: {name}' in log
+    method = re.search(r'^ +method: (\w+)', log, re.MULTILINE)[1]
+    assert method == (recipe.lower() if not tuned else 'upos' if recipe == 'UPos+FT' else 'amo')
     assert 'judge_gain' in (tmp_path / 'experiments' / 'mine' / 'validation.csv').read_text()
+    assert (tmp_path / 'experiments/mine/visualization/gt_selection/candidates_0000004.png').is_file()
     net = build_network(opt['network_g'])
-    assert isinstance(net, LoRANet)
     saved = torch.load(tmp_path / 'experiments' / 'mine' / 'models' / 'net_g_latest.pth', weights_only=True)
     net.load_state_dict(saved['params'])
-    assert equal(net.base_state(), plain)
-    assert not equal(net.merged_state_dict(), plain)
+    assert isinstance(net, LoRANet) == tuned
+    assert not equal(net.merged_state_dict() if tuned else net.state_dict(), plain)
+    assert not tuned or equal(net.base_state(), plain)
+
+
+def recipe_of(network, recipe):
+    """The file of a recipe and the settings that its command line adds."""
+    if recipe in CHOICES:
+        return FOLDER / f'{network}_x4_multigt.yml', [f'train:gt_selection:method={recipe.lower()}']
+    file = FOLDER / f'{network}_x4_amo_ft.yml'
+    return file, recipes(file)[recipe]

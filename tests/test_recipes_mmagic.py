@@ -23,6 +23,7 @@ from tests.test_mmagic_options import shrunk, with_candidates
 
 FOLDER = ROOT / 'options' / 'mmagic'
 NETWORKS = ('swinir', 'realesrgan')
+CHOICES = ('UPos', 'SMA', 'SMP', 'AMO')
 FINE_TUNINGS = ('AMO+FT', 'UPos+FT', 'FT_HP', 'FT_IG', 'PaQ-2-PiQ')
 
 
@@ -125,27 +126,34 @@ def test_a_fine_tuning_trains_lora_parameters_alone_on_a_real_judge(network, rec
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('recipe', FINE_TUNINGS[:-1])
+@pytest.mark.parametrize('judge', ['as in the file', 'cnniqa'])
+@pytest.mark.parametrize('recipe', [*CHOICES, *FINE_TUNINGS])
 @pytest.mark.parametrize('network', NETWORKS)
-def test_the_recipes_train_through_the_stock_script(network, recipe, squeezenet, musiq_weights, tmp_path):
-    """Four steps and a validation with MUSIQ's own architecture, on HGGT's folders."""
+def test_the_recipes_train_through_the_stock_script(network, recipe, judge, squeezenet, request, tmp_path):
+    """Four steps and a validation on HGGT's folders.
+
+    The judge is the recipe's own (the real architecture with random weights), or CNNIQA with its real weights.
+    """
+    file, settings = recipe_of(network, recipe)
+    tuned = recipe in FINE_TUNINGS
+    name = 'cnniqa' if judge == 'cnniqa' else 'paq2piq' if recipe == 'PaQ-2-PiQ' else 'musiq'
+    judged = {'metric': name, 'weights': str(request.getfixturevalue(f'{name}_weights'))}
     root = write_hggt(tmp_path / 'Train', {'x': ('PSNP', 'PSNS', 'NSPN')}, height=256, width=256)
     test = write_sets(tmp_path / 'test', height=256, width=256, count=1)
     tiny = {
         'swinir': {'embed_dim': 6, 'depths': [1], 'num_heads': [2]},
         'realesrgan': {'mid_channels': 4, 'num_blocks': 1, 'growth_channels': 4},
-    }
-    file, _ = recipes(FOLDER / f'{network}_x4_amo_ft.py')[recipe]
+    }[network]
     vgg = {'layers': {'fire2': 1.0}, 'backbone': 'squeezenet1_1', 'weights': squeezenet}
-    perceptual = {'weight': 3.0} if recipe == 'FT_HP' else {}
-    method = 'upos' if recipe == 'UPos+FT' else 'amo'
+    perceptual = {'_delete_': True, 'type': 'VGGLoss', 'weight': 1.0, **vgg}
+    pair = {'_delete_': True, 'type': 'LossPair', 'terms': [{'type': 'VGGLoss', 'weight': 1.0, **vgg}]}
+    gan = recipe == 'FT_IG' or not tuned
     options = {
         'model': {
-            'generator': {'base': tiny[network], 'base_weights': None, 'rank': 2},
-            **({'discriminator': {'mid_channels': 4}} if recipe == 'FT_IG' else {}),
-            'pixel_loss': {'terms': {'judge': {'weights': str(musiq_weights)},
-                                     'perceptual': {'_delete_': True, 'type': 'VGGLoss', 'weight': 1.0, **vgg, **perceptual}}},
-            'data_preprocessor': {'selection': {'method': method, 'weights': str(musiq_weights), 'panel_every': 2}},
+            'generator': {'base': tiny, 'base_weights': None, 'rank': 2} if tuned else {**tiny, 'init_cfg': None},
+            **({'discriminator': {'mid_channels': 4}} if gan else {}),
+            **({'pixel_loss': {'terms': {'judge': judged, 'perceptual': perceptual}}} if tuned else {'perceptual_loss': pair}),
+            'data_preprocessor': {'selection': {**judged, 'panel_every': 2}},
         },
         'train_dataloader': {'num_workers': 0, 'batch_size': 1, 'dataset': {'data_root': str(root)}},
         'val_dataloader': {'num_workers': 0, 'dataset': {
@@ -154,12 +162,31 @@ def test_the_recipes_train_through_the_stock_script(network, recipe, squeezenet,
             {'type': 'PSNR', 'crop_border': 4}, {'type': 'RelativeGain', 'judges': [
                 'ssim', {'metric': 'lpips', 'options': {'net': 'squeeze'}, 'weights': squeezenet}, 'pattern']}]},
     }  # fmt: skip
-    short = short_run(tmp_path, rule='greater', save_best='gain/ssim')  # MUSIQ's random weights may score below 0
-    short['default_hooks'] |= {'alarm': {'judge': 'ssim'}}
+    short = short_run(tmp_path, rule='greater', save_best='gain/ssim')  # random weights may score below 0
+    if tuned:
+        short['default_hooks'] |= {'alarm': {'judge': 'ssim'}}
     config = write_config(tmp_path, 'tiny', file.name, **options, **short)
-    result = run('train', tmp_path, config)
+    # What names a judge is said above; what the evaluator and the alarm are told here is another one.
+    other = ('metric=', 'evaluator', 'alarm', 'base_weights')
+    settings = [one for one in settings if not any(part in one for part in other)]
+    result = run('train', tmp_path, config, *(['--cfg-options', *settings] if settings else []))
     assert result.returncode == 0, result.text
     steps, _ = logged(tmp_path, 'tiny')
     assert sorted(steps) == [1, 2, 3, 4]
-    assert {'gt_0', 'loss_judge', 'loss_pixel', 'loss_perceptual'} <= steps[4].keys()
-    assert ('loss_gan' in steps[4]) == (recipe == 'FT_IG')
+    assert {'gt_0', *(f'loss_{term}' for term in (['pixel', 'perceptual', 'judge'] if tuned else ['l1']))} <= steps[
+        4
+    ].keys()
+    assert ('loss_gan' in steps[4]) == gan
+    made = Config.fromfile(next((tmp_path / 'tiny').glob('*.py')))
+    selection = made.model.data_preprocessor.selection
+    assert selection.metric == name
+    assert selection.method == (recipe.lower() if not tuned else 'upos' if recipe == 'UPos+FT' else 'amo')
+    assert not tuned or made.model.pixel_loss.terms.perceptual.weight == (3.0 if recipe == 'FT_HP' else 1.0)
+
+
+def recipe_of(network, recipe):
+    """The config of a recipe and the settings that its command line adds."""
+    if recipe in CHOICES:
+        setting = f'model.data_preprocessor.selection.method={recipe.lower()}'
+        return FOLDER / f'{network}_x4_multigt.py', [setting]
+    return recipes(FOLDER / f'{network}_x4_amo_ft.py')[recipe]

@@ -25,6 +25,8 @@ from nriqa_plugin.evaluation.relative_gain import gains
 from nriqa_plugin.evaluation.run_index import Run, RunIndex, write_runs
 from nriqa_plugin.evaluation.scores import read_scores, write_scores
 from nriqa_plugin.report.drawings import as_svg, plane, planes_of, read_jnd, tiers
+from nriqa_plugin.report.page import number as shown
+from nriqa_plugin.report.page import region_size, render
 from nriqa_plugin.report.pictures import find_pictures
 from nriqa_plugin.report.places import Judge, compare_place, load_place
 from nriqa_plugin.report.sources import index_of
@@ -177,6 +179,54 @@ def test_the_file_stays_below_its_limit(folder, arguments, page):
     assert len(small.encode()) <= limit * 1e6
     assert 'JPEG of quality' in text_of(small)
     assert '--max-mb 0.1: the page is larger than that' in refused(*arguments, '--max-mb', 0.1)
+
+
+def test_a_region_is_counted_with_every_byte_of_its_names(folder):
+    name = '<\u4e2d\u6587>' * 20
+    index = index_of([f'{name}={folder / "base.csv"}'], images={name: folder / 'results' / 'base'}, suffix='_base')
+    (region,), _ = encode(choose_regions(load_place(index, *index.places[0]), 0, 1, 32), 10**9)
+    content = data_of(render('t', [], None, [], {}, [region], []))['regions'][0]
+    text = json.dumps(content, ensure_ascii=False).replace('<', '\\u003c')
+    assert len(text.encode()) <= region_size(region) < len(text.encode()) + 10
+
+
+def test_names_are_text_and_no_formulas(folder, tmp_path):
+    odd = ['$a$', 'b$\\foo$', '_c', '</script><b>']
+    curve = folder / 'curve.csv'
+    runs = [
+        Run(name, 'n', name, 'd', scores=folder / f'{METHODS[i % 3]}.csv', curve=curve) for i, name in enumerate(odd)
+    ]
+    write_runs(tmp_path, RunIndex(tuple(runs), '$a$'))
+    page = built(tmp_path, '--figures', tmp_path / 'figures', out=tmp_path / 'r.html')
+    figures = ' '.join(re.findall(r'<svg.*?</svg>', page, re.DOTALL))
+    for name in odd:
+        assert figures.count(f'{html.escape(name)}</text>') + figures.count(f' {name}</text>') >= 3, name
+    assert page.count('</script>') == 2
+    assert [one['methods'] for one in data_of(page)['places']] == [odd]
+
+
+def test_a_suffix_counts_for_the_runs_of_an_index_too(folder, tmp_path):
+    write_runs(tmp_path, RunIndex((Run('x', 'n', 'x', 'd', scores=folder / 'base.csv', suffix='_own'),), 'x'))
+    assert index_of([str(tmp_path)]).runs[0].suffix == '_own'
+    assert index_of([str(tmp_path)], suffix='_new').runs[0].suffix == '_new'
+
+
+@pytest.mark.parametrize('name', ['Ground truth', 'Input'])
+def test_a_run_is_not_taken_for_the_ground_truth(folder, name):
+    index = index_of([f'{name}={folder / "base.csv"}'], references=folder / 'gt', lq=folder / 'lr')
+    with pytest.raises(ValueError, match=f"a run cannot be called '{name}'"):
+        load_place(index, *index.places[0])
+
+
+def test_a_long_run_is_no_error_of_the_file_system(folder):
+    name = 'x' * 300
+    assert index_of([f'{name}={folder / "base.csv"}']).runs[0].name == name
+
+
+def test_numbers_that_are_shown_as_zero_have_no_sign():
+    assert shown(-0.00001, 5.0) == '0.000'
+    assert shown(-0.0) == '0'
+    assert shown(-0.5, 5.0) == '\N{MINUS SIGN}0.500'
 
 
 # --- where runs are found

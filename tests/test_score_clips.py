@@ -413,3 +413,43 @@ def test_frames_of_another_size_have_no_place_in_a_clip(tmp_path):
     Image.new('RGB', (9, 9)).save(tmp_path / 'x' / 'a' / '03.png')
     with pytest.raises(ValueError, match=r'03\.png is 9 x 9 px, the first frame of its clip 48 x 32 px'):
         score_folder(tmp_path / 'x', Clip(), tmp_path / 's.csv', device='cpu')
+
+
+def test_clips_that_are_links_are_called_as_the_links(tmp_path):
+    for name in ('one', 'two'):
+        write_frames(tmp_path / 'store' / name / 'frames', pictures(2))
+        (tmp_path / 'clips').mkdir(exist_ok=True)
+        (tmp_path / 'clips' / name).symlink_to(tmp_path / 'store' / name / 'frames')
+    scores = score_folder(tmp_path / 'clips', Distance(), tmp_path / 's.csv', tmp_path / 'clips', device='cpu')
+    assert sorted({row.image for row in scores.rows}) == ['one', 'one::1', 'two', 'two::1']
+
+
+@pytest.mark.parametrize('kept', [0.3, 0.5, 0.97])
+def test_a_torn_last_frame_of_raw_video_is_refused(tmp_path, kept):
+    path = write_video(tmp_path / 'raw.y4m', pictures(10), 'wrapped_avframe', 'yuv420p')
+    assert sum(1 for _ in VideoFile(path).frames()) == 10
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(ValueError, match=r'raw\.y4m is damaged or cut off after \d+ frames: its last frame is cut off'):
+        list(VideoFile(path).frames())
+
+
+def test_an_avi_that_lacks_its_last_frames_is_refused(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (20, *SIZE, 3), dtype=np.uint8)
+    path = write_video(tmp_path / 'cut.avi', frames, 'mpeg4', 'yuv420p')
+    assert sum(1 for _ in VideoFile(path).frames()) == 20
+    with av.open(str(path)) as container:
+        ends = [packet.pos + packet.size for packet in container.demux(video=0) if packet.pos is not None]
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + b'\xff' * 4 + data[8:])
+    assert sum(1 for _ in VideoFile(path).frames()) == 20, 'written into a pipe'
+    path.write_bytes(data[: ends[-3]])
+    with pytest.raises(ValueError, match=r'cut\.avi is damaged or cut off after 18 frames: its header promises'):
+        list(VideoFile(path).frames())
+
+
+def test_a_codec_that_nobody_knows_is_named(tmp_path):
+    path = write_h264(tmp_path / 'odd.mp4', pictures(3))
+    path.write_bytes(path.read_bytes().replace(b'avc1', b'zz0z').replace(b'avcC', b'zz0C'))
+    with pytest.raises(ValueError, match=r'odd\.mp4: FFmpeg knows no decoder'):
+        VideoFile(path)

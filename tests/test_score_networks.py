@@ -235,6 +235,9 @@ def test_a_checkpoint_of_mmagic_by_its_config(order, rlfn, folder, tmp_path):
         expected = network((given * 255 - mean) / std) * std + mean
     expected = (expected if order == 'rgb' else expected.flip(1)).div(255).clamp(0, 1).mul(255).round() / 255
     made = network_of(str(tmp_path / 'x.py'), tmp_path / 'iter_1.pth', CPU)(image)
+    other = {key: value + 1 for key, value in network.state_dict().items()}
+    torch.save({'params': other, 'params_ema': network.state_dict()}, tmp_path / 'net_g.pth')  # as BasicSR writes them
+    torch.testing.assert_close(network_of(str(tmp_path / 'x.py'), tmp_path / 'net_g.pth', CPU)(image), made)
     torch.testing.assert_close(made, expected, atol=1.01 / 255, rtol=0)
     assert (made - expected).abs().mean() < 1e-5
     torch.save({'state_dict': {'generator.x': torch.zeros(1)}}, tmp_path / 'other.pth')
@@ -269,3 +272,16 @@ def test_rlfn_reaches_its_published_psnr_on_set5(test_data, tmp_path):
     judge = create_scorer('psnr', crop_border=4, y_channel=True)
     scores = score_units(units, [judge], tmp_path / 's.csv', 'cpu', with_references=True)
     assert scores.mean('psnr') == pytest.approx(32.24, abs=0.005)
+
+
+class Depthwise(nn.Conv2d):
+    """Its first weight has one channel for each of three groups."""
+
+    def __init__(self):
+        super().__init__(3, 3, 3, padding=1, groups=3)
+
+
+def test_a_network_that_begins_with_a_depthwise_convolution_is_not_taken_for_a_grey_one(tmp_path):
+    torch.save(Depthwise().state_dict(), tmp_path / 'd.pth')
+    network = network_of('tests.test_score_networks:Depthwise', tmp_path / 'd.pth', CPU)
+    assert network(torch.rand(1, 3, 8, 8)).shape == (1, 3, 8, 8)

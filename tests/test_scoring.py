@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -15,9 +16,10 @@ import torch
 from PIL import Image, ImageFile
 
 from nriqa_plugin.checks import file_hash
+from nriqa_plugin.evaluation import images as image_files
 from nriqa_plugin.evaluation.images import list_images, pair_images, read_image
 from nriqa_plugin.evaluation.scores import COLUMNS, Score, read_scores, read_unfinished, write_scores
-from nriqa_plugin.evaluation.scoring import score_folder
+from nriqa_plugin.evaluation.scoring import score_files, score_folder
 from tests.judges import Brightness, Clip, Darkness, Distance, FlatIsUndefined, TinyNet
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -227,6 +229,7 @@ def test_a_suffix_must_be_asked_for(tmp_path):
         (['a', 'b_run'], ['a', 'b'], '; they would pair with --suffix _run'),
         (['x_1_run', 'x_run'], ['x', 'x_1'], '; they would pair with --suffix _run'),
         (['a b', 'c b'], ['a', 'c'], "; they would pair with --suffix ' b'"),
+        (['a', 'b'], ['a_HR', 'b_HR'], '; they would pair with --suffix _HR'),
         (['a_run', 'b_other'], ['a', 'b'], ''),
         (['a_run', 'c_run'], ['a', 'b'], ''),
         (['a'], ['a', 'b'], ''),
@@ -565,3 +568,49 @@ def test_killed_run_resumes_to_the_same_file(tmp_path):
 def test_nothing_is_shown_when_nobody_looks_on(folder, tmp_path, capfd):
     score_folder(folder, Brightness(), tmp_path / 's.csv', device='cpu')
     assert capfd.readouterr() == ('', '')
+
+
+def test_ten_thousand_names_pair_at_once(monkeypatch):
+    monkeypatch.setattr(image_files, 'list_images', lambda folder: [folder / f'{i}.png' for i in range(10_000)])
+    start = time.process_time()
+    assert len(pair_images(Path('a'), Path('b'))) == 10_000
+    assert time.process_time() - start < 5, 'comparing every name with every other took a minute'
+
+
+def test_a_damaged_header_of_a_tiff_is_named(tmp_path):
+    path = tmp_path / 'a.tif'
+    Image.new('RGB', (8, 8)).save(path)
+    width = struct.pack('<H', 256)
+    data = path.read_bytes()
+    start = next(
+        i for i in range(8, len(data)) if data[i : i + 2] == width and data[i + 2 : i + 4] in (b'\3\0', b'\4\0')
+    )
+    path.write_bytes(data[:start] + struct.pack('<H', 0x7FFF) + data[start + 2 :])
+    with pytest.raises(ValueError, match=r'a\.tif is not a readable image'):
+        read_image(path)
+
+
+def test_a_judge_that_fails_on_the_first_image_leaves_no_file(folder, tmp_path):
+    class Picky(Brightness):
+        name = 'picky'
+
+        def score(self, pred, ref=None):
+            raise ValueError('not this one')
+
+    out = tmp_path / 's.csv'
+    with pytest.raises(ValueError, match='picky cannot score .*a.png: not this one'):
+        score_folder(folder, Picky(), out, device='cpu')
+    assert not out.exists()
+    assert not (tmp_path / 's.csv.provenance.json').exists()
+    score_folder(folder, Brightness(), out, device='cpu')
+    before = out.read_bytes()
+    with pytest.raises(ValueError, match='not this one'):
+        score_folder(folder, Picky(), out, device='cpu')
+    assert out.read_bytes() == before, 'what is there stays as it is'
+
+
+def test_images_without_a_reference_are_named_where_a_judge_needs_one(folder, tmp_path):
+    files = {p.name: (p, [p] if p.name != 'b.png' else []) for p in list_images(folder)}
+    with pytest.raises(ValueError, match=r'distance compares with references, and 1 \(b.png\) of 3 images have none'):
+        score_files(files, [Brightness(), Distance()], tmp_path / 's.csv', 'cpu')
+    assert len(score_files(files, [Brightness()], tmp_path / 's.csv', 'cpu').rows) == 3

@@ -140,6 +140,36 @@ def test_opinions_give_correlations(data):
     assert '--core cannot be given with opinions' in error(*arguments, '-m', BRIGHT, '--core', BRIGHT)
 
 
+def test_references_that_no_judge_looks_at_need_not_be_there(data):
+    lines = ['image,mos,reference', *(f'{m}/{s}.png,{s + ord(m)},gone/{s}.png' for m in 'ABC' for s in range(4))]
+    (data / 'mos.csv').write_text('\n'.join(lines))
+    arguments = (
+        'screen',
+        data / 'mos.csv',
+        '--mos',
+        '--images',
+        data / 'images',
+        '-o',
+        data / 'out',
+        '--resamples',
+        20,
+    )
+    result = nriqa(*arguments, '-m', BRIGHT)
+    assert result.exit_code == 0, result.output
+    message = error(*arguments, '-m', BRIGHT, '-m', 'tests.judges:Distance')
+    assert f'names images that are not in {data / "images"}: 4 (gone/0.png' in message
+
+
+def test_a_table_of_opinions_in_another_form_is_met_with_what_to_write(data):
+    (data / 'mos.csv').write_text('dis_img_path,score\na.png,3\n')
+    arguments = ('screen', data / 'mos.csv', '--mos', '--images', data / 'images', '-o', data / 'out', '-m', BRIGHT)
+    message = error(*arguments)
+    assert 'has the columns image and mos; this one has no image and no mos, but dis_img_path, score.' in message
+    assert '--columns image=COLUMN,mos=COLUMN' in message
+    assert '--format pipal' in message
+    assert 'columns: mos must be given, too. Say where' in error(*arguments, '--columns', 'image=dis_img_path')
+
+
 class Broken:
     """Builders of judges: one works, one has no weights, one cannot score these images."""
 
@@ -244,7 +274,7 @@ def test_a_judge_that_fails_in_an_unusual_way_is_told_and_left_out(data):
 
     files = image_files(data / 'images', ['A/0.png', 'B/0.png'])
     judges = [('odd', Odd(), ''), ('bright', Brightness(), '')]
-    done, failed = score_one_by_one(files, judges, data / 'out.csv', 'cpu')
+    done, failed = score_one_by_one(lambda needed: files, judges, data / 'out.csv', 'cpu')
     assert [len(one.scores) for one in done] == [2]
     assert failed == {'odd': 'no such layer'}
 

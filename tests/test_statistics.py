@@ -7,15 +7,8 @@ import numpy as np
 import pytest
 
 from nriqa_plugin.evaluation import statistics
-from nriqa_plugin.evaluation.statistics import (
-    bootstrap_ci,
-    holm,
-    mean_with_ci,
-    one_tailed_t_test,
-    percentile_with_ci,
-    stars,
-    wilcoxon_one_tailed,
-)
+from nriqa_plugin.evaluation.significance import holm, one_tailed_t_test, stars, wilcoxon_one_tailed
+from nriqa_plugin.evaluation.statistics import bootstrap_ci, mean_with_ci, percentile_with_ci
 
 stats = pytest.importorskip('scipy.stats', reason='the extra report is not installed')
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from nriqa_plugin.cli.tables import new_table, with_arrow, write_rows
+from nriqa_plugin.cli.tables import new_table, with_arrow
 
 EXAMPLES = """Examples:
 
@@ -27,6 +27,7 @@ def gain(
 
     100 * s * (mean_T - mean_B) / mean_B with s = +1 if higher scores are better, else -1 (arXiv 2405.20392, Eq. 1).
     """
+    from nriqa_plugin.evaluation.csv_file import write_rows
     from nriqa_plugin.evaluation.relative_gain import gains
 
     rows = gains(baseline, test, metric or None)

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from nriqa_plugin.cli.tables import new_table, show_notes, show_titled, write_rows
+from nriqa_plugin.cli.tables import new_table, show_notes, show_titled
 
 LEVEL = 0.05  # of the tests
 
@@ -63,6 +63,7 @@ def jnd(
     in unless --without leaves them out.
     """
     from nriqa_plugin.checks import check_choice, unknown_name
+    from nriqa_plugin.evaluation.csv_file import write_rows
     from nriqa_plugin.evaluation.figures import save_figure
     from nriqa_plugin.preference.jnd import jnd_scale
     from nriqa_plugin.preference.jnd_figure import jnd_figure
@@ -117,7 +118,7 @@ def _between(low, high, form):
 
 def _notes_of_fits(fits):
     """What one scale does not describe, by Holm's correction for the number of scenes."""
-    from nriqa_plugin.evaluation.statistics import holm
+    from nriqa_plugin.evaluation.significance import holm
 
     for fit, p in zip(fits, holm(fit.p for fit in fits), strict=True):
         if p < LEVEL:

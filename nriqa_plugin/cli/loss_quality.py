@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from nriqa_plugin.cli.tables import new_table, show_notes, show_titled, write_rows
+from nriqa_plugin.cli.tables import new_table, show_notes, show_titled
 
 FEW_SCENES = 10
 
@@ -67,6 +67,7 @@ def loss_quality(
     data set and kind of distortion. Values are kept in OUT/losses.csv: the
     same command goes on where it stopped.
     """
+    from nriqa_plugin.evaluation.csv_file import write_rows
     from nriqa_plugin.evaluation.figures import save_figure
     from nriqa_plugin.evaluation.scoring import score_files
     from nriqa_plugin.preference.loss_quality import loss_rows, read_rated, too_few

@@ -67,6 +67,18 @@ def matrix(
         list[str] | None,
         typer.Option('--own', help='Judges that a loss optimises, for --scores: LOSS=JUDGE,JUDGE. Repeatable.'),
     ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option('--images', show_default=False, help='Results for --scores, which `nriqa artifacts` and `nriqa '
+                     "report` cut crops from: 'results/{network}/{dataset}/{loss}', or LOSS=DIR. Repeatable."),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option('--reference', '-r', help="Their ground truths: a folder, as 'data/{dataset}/GT'.")
+    ] = None,
+    suffix: Annotated[
+        str, typer.Option('--suffix', help="What the results' names have more, such as BasicSR's '_{loss}'.")
+    ] = '',
     metric: Annotated[
         list[str] | None, typer.Option('--metric', '-m', help='Column, for --from and --scores. Repeatable.')
     ] = None,
@@ -83,7 +95,7 @@ def matrix(
     Rows are losses, columns judges and their mean, averaged over networks and data sets (arXiv 2405.20392, Fig. 2). The
     same command goes on after a kill. Exits with 1 if a training broke down; the others are reported.
     """
-    from nriqa_plugin.checks import import_extra
+    from nriqa_plugin.checks import did_you_mean, import_extra
     from nriqa_plugin.cli.compare import bars, pairs
     from nriqa_plugin.compare.runs import FAILED, FINISHED
     from nriqa_plugin.compare.yaml_files import yaml_value
@@ -100,15 +112,17 @@ def matrix(
                               ('--report-only', report_only)):  # fmt: skip
             if given:
                 raise ValueError(f'{option} is for trainings, and an experiments file was not given')
-        index = _index(runs, scores, baseline, own)
+        index = _index(runs, scores, baseline, own, (images, reference, suffix))
         made = write_matrix(index, out, metrics=metric, per_image=per_image, undefined=undefined or ERROR)
         if runs is None or not (Path(out) / NAME).exists():
             write_runs(out, index)  # for nriqa report; that of --from stays as it is
         _show(made, out)
-        if unmarked := sorted({judge for run in index.runs for judge in run.optimised} - set(made.metrics)):
-            show_notes([f'Optimised, but no column of this table: {", ".join(unmarked)}'])
+        unmarked = sorted({judge for run in index.runs for judge in run.optimised} - set(made.metrics))
+        show_notes(f'Optimised, but no column of this table: {name}.{did_you_mean(name, made.metrics)}'
+                   for name in unmarked)  # fmt: skip
         return
-    for option, given in (('--baseline', baseline), ('--own', own), ('--metric', metric)):
+    for option, given in (('--baseline', baseline), ('--own', own), ('--metric', metric), ('--images', images),
+                          ('--reference', reference), ('--suffix', suffix)):  # fmt: skip
         if given:
             raise ValueError(f'{option} is for --from and --scores; the experiments file says it')
     settings = {key: yaml_value(value) for key, value in pairs('--set', setting).items()}
@@ -135,29 +149,35 @@ def matrix(
 
 def _check_judges(read):
     """Before hours of training."""
-    from nriqa_plugin.checks import check_choice
+    from nriqa_plugin.checks import check_choice, in_place
     from nriqa_plugin.compare import judges_of
+    from nriqa_plugin.compare.optimised import check_optimises
     from nriqa_plugin.evaluation.gain_matrix import EMPTY, ERROR
 
     check_choice('--undefined', read.undefined, (ERROR, EMPTY))
-    for judge in judges_of(read.groups[0].family):
+    family = read.groups[0].family
+    judges = judges_of(family)
+    with in_place(read.file):
+        check_optimises(read.optimises, list(zip(family.judges, judges, strict=True)))
+    for judge in judges:
         if not judge.has_gain and read.undefined == ERROR:
             raise ValueError(f'{judge.name} has no relative gain, for its usual mean is 0; leave it out, or let its '
                              'column be empty with `undefined: empty`')  # fmt: skip
 
 
-def _index(runs, scores, baseline, own):
+def _index(runs, scores, baseline, own, folders):
     from nriqa_plugin.cli.compare import pairs
     from nriqa_plugin.evaluation.run_index import RunIndex, read_runs
-    from nriqa_plugin.matrix import runs_by_pattern
+    from nriqa_plugin.matrix import runs_by_pattern, with_folders
 
     if scores is not None:
         if baseline is None:
             raise ValueError('--scores needs --baseline LOSS')
         named = {loss: [name.strip() for name in judges.split(',')] for loss, judges in pairs('--own', own).items()}
-        return runs_by_pattern(scores, baseline, named)
-    if own:
-        raise ValueError('--own is for --scores; runs.json says it under `optimised`')
+        return with_folders(runs_by_pattern(scores, baseline, named), *folders)
+    if own or any(folders):
+        option = '--own is' if own else '--images, --reference and --suffix are'
+        raise ValueError(f'{option} for --scores; runs.json says it itself')
     index = read_runs(runs)
     return RunIndex(index.runs, baseline) if baseline else index
 

@@ -52,6 +52,8 @@ def _of_spandrel(file, device):
 
 
 def _by_name(text, checkpoint, device):
+    import torch
+
     from nriqa_plugin import archs
     from nriqa_plugin.checks import file_hash, fill_weights, import_dotted, in_place, unknown_name
     from nriqa_plugin.cli.judges import parse_judge
@@ -67,7 +69,7 @@ def _by_name(text, checkpoint, device):
         network = factory(**options)
     _, state = choose_state('--checkpoint', str(checkpoint))
     network = fill_weights('--checkpoint', checkpoint, network, state).eval().to(device)
-    grey = next((p.shape[1] == 1 for p in network.parameters() if p.dim() == 4), False)
+    grey = next((part.in_channels == 1 for part in network.modules() if isinstance(part, torch.nn.Conv2d)), False)
     return Network(_colour_by_colour(network) if grey else network, f'{file_hash(checkpoint)} {text}')
 
 

@@ -1,7 +1,5 @@
-"""Tables and remarks of the commands, on the terminal and as CSV."""
+"""Tables and remarks of the commands on the terminal."""
 
-import csv
-import dataclasses
 import re
 
 from rich.console import Console
@@ -52,13 +50,3 @@ def show_notes(notes):
 def with_arrow(metric, higher_better):
     """A metric's name and the direction in which it gets better."""
     return f'{escape(metric)} [dim]{"↑" if higher_better else "↓"}[/]'
-
-
-def write_rows(path, rows):
-    """Dataclass rows as CSV, one column per field."""
-    from nriqa_plugin.checks import atomic_path
-
-    with atomic_path(path) as temporary, open(temporary, 'w', encoding='utf-8', newline='') as file:
-        writer = csv.writer(file, lineterminator='\n')
-        writer.writerow(field.name for field in dataclasses.fields(rows[0]))
-        writer.writerows(dataclasses.astuple(row) for row in rows)

@@ -1,8 +1,6 @@
 """From test images to the comparison: scores, statistics, figures and one page that shows them."""
 
-import csv
 import math
-from dataclasses import astuple, fields
 from pathlib import Path
 
 from PIL import Image
@@ -13,7 +11,8 @@ from nriqa_plugin.compare.index import write_index
 from nriqa_plugin.compare.page import write_page
 from nriqa_plugin.compare.runs import FAILED, FINISHED, SCORES, Outcome
 from nriqa_plugin.compare.search import judge_of
-from nriqa_plugin.evaluation.comparison import Row, compare_methods, markdown_table
+from nriqa_plugin.evaluation.comparison import compare_methods, markdown_table
+from nriqa_plugin.evaluation.csv_file import write_csv, write_rows
 from nriqa_plugin.evaluation.figures import plane_figure, save_figure, violin_figure
 from nriqa_plugin.evaluation.images import list_images, pair_images
 from nriqa_plugin.evaluation.scoring import score_folder
@@ -184,16 +183,14 @@ def tested_references(images, references, suffix, folder):
 
 
 def _write_tables(out, scores, rows):
-    with atomic_path(out / f'{SCORES}.csv') as temporary, open(temporary, 'w', encoding='utf-8', newline='') as file:
-        writer = csv.writer(file, lineterminator='\n')
-        writer.writerow(['dataset', 'loss', 'metric', 'image', 'score'])
-        for name, found in scores.items():
-            for dataset, metrics in found.items():
-                for metric, values in metrics.items():
-                    writer.writerows([dataset, name, metric, image, value] for image, value in values.items())
-    with atomic_path(out / f'{TABLE}.csv') as temporary, open(temporary, 'w', encoding='utf-8', newline='') as file:
-        writer = csv.writer(file, lineterminator='\n')
-        writer.writerow(field.name for field in fields(Row))
-        writer.writerows(map(astuple, rows))
+    lines = [
+        [dataset, name, metric, image, value]
+        for name, found in scores.items()
+        for dataset, metrics in found.items()
+        for metric, values in metrics.items()
+        for image, value in values.items()
+    ]
+    write_csv(out / f'{SCORES}.csv', [['dataset', 'loss', 'metric', 'image', 'score'], *lines])
+    write_rows(out / f'{TABLE}.csv', rows)
     with atomic_path(out / f'{TABLE}.md') as temporary:
         temporary.write_text(markdown_table(rows), encoding='utf-8')

@@ -1,5 +1,7 @@
 """Which judges of a table a loss optimises: in its rows they are no independent evidence."""
 
+from nriqa_plugin.checks import unknown_name
+
 
 def optimised(terms, judges, more=()):
     """Names of the judges that a loss optimises.
@@ -16,6 +18,23 @@ def optimised(terms, judges, more=()):
     acting = [term for term in terms.values() if term.get('weight') != 0]
     acting = set().union(*map(_judges_in, acting), map(_plain, more))
     return tuple(judge.name for option, judge in judges if acting & ({_plain(judge.name)} | _judges_in(option)))
+
+
+def check_optimises(optimises, judges):
+    """Refuse judges that a loss is said to optimise and that are in no column of the table.
+
+    Args:
+        optimises (dict[str, Sequence[str]]): by loss.
+        judges (Sequence[tuple[dict, Scorer]]): as in :func:`optimised`.
+
+    Raises:
+        ValueError: naming the loss and the closest judges.
+    """
+    known = set().union(*({_plain(judge.name)} | _judges_in(option) for option, judge in judges))
+    for loss, names in optimises.items():
+        for name in names:
+            if _plain(name) not in known:
+                raise unknown_name(f'judge in optimises.{loss}, which is no column of the table:', name, known)
 
 
 def _judges_in(option):

@@ -4,16 +4,16 @@ The two questions of arXiv 2504.18524: how much of the judge does the perceptual
 scaling the GAN loss do the same as a no-reference term (there: it does not)?
 """
 
-import csv
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nriqa_plugin.checks import atomic_path, check_number, unknown_name
+from nriqa_plugin.checks import check_number, unknown_name
 from nriqa_plugin.compare import runs
 from nriqa_plugin.compare.family import Family
 from nriqa_plugin.compare.judging import write_comparison
 from nriqa_plugin.compare.sweep_base import gan_weight, host_by_ending, terms_of
+from nriqa_plugin.evaluation.csv_file import write_csv
 from nriqa_plugin.evaluation.figures import save_figure
 from nriqa_plugin.evaluation.sweep_figure import sweep_figure
 
@@ -145,14 +145,13 @@ def write_sweep(points, outcomes, out, seed=0):
     status = {outcome.name: outcome.status for outcome in outcomes}
     means = {(row.dataset, row.metric, row.method): row for row in rows}
     columns = list(dict.fromkeys((row.dataset, row.metric) for row in rows))
-    with atomic_path(out / 'sweep.csv') as temporary, open(temporary, 'w', encoding='utf-8', newline='') as file:
-        writer = csv.writer(file, lineterminator='\n')
-        writer.writerow([*COLUMNS, *(f'{dataset}/{metric}' for dataset, metric in columns)])
-        for point in points:
-            found = [means.get((*column, point.name)) for column in columns]
-            gan = '' if point.gan_weight is None else point.gan_weight
-            head = (point.name, point.kind, point.lambda_p, point.lambda_q, gan, status[point.name])
-            writer.writerow([*head, *('' if row is None else row.mean for row in found)])
+    lines = [[*COLUMNS, *(f'{dataset}/{metric}' for dataset, metric in columns)]]
+    for point in points:
+        found = [means.get((*column, point.name)) for column in columns]
+        gan = '' if point.gan_weight is None else point.gan_weight
+        head = (point.name, point.kind, point.lambda_p, point.lambda_q, gan, status[point.name])
+        lines.append([*head, *('' if row is None else row.mean for row in found)])
+    write_csv(out / 'sweep.csv', lines)
     for dataset in dict.fromkeys(row.dataset for row in rows):
         panels = [[row for row in rows if (row.dataset, row.metric) == column] for column in columns
                   if column[0] == dataset]  # fmt: skip

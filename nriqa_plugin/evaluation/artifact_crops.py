@@ -1,7 +1,6 @@
 """What the flagged images look like: the worst region of each, as PNG strips and as one page that needs no network."""
 
 import base64
-import csv
 import io
 import re
 from pathlib import Path
@@ -14,6 +13,7 @@ from nriqa_plugin import __version__
 from nriqa_plugin.checks import atomic_path, import_extra
 from nriqa_plugin.evaluation.artifacts import PATTERN
 from nriqa_plugin.evaluation.crops import Crop, window_means
+from nriqa_plugin.evaluation.csv_file import write_csv
 from nriqa_plugin.evaluation.images import to_8_bit, write_image
 
 COLUMNS = ('image', 'flagged', 'reasons', 'judge', 'judge_gain', 'reference_gain', 'amplitude', 'errors', 'period',
@@ -66,16 +66,15 @@ def worst_crop(finding, item, size=96, judge=None, flat=None):
 
 def write_table(path, findings, crops):
     """One row an image, as CSV; ``crops`` by image."""
-    with atomic_path(path) as temporary, open(temporary, 'w', encoding='utf-8', newline='') as file:
-        writer = csv.writer(file, lineterminator='\n')
-        writer.writerow(COLUMNS)
-        for finding in findings:
-            found, crop = finding.pattern, crops.get(finding.image)
-            pattern = [found.amplitude, found.errors, found.period, found.local] if found else [''] * 4
-            place = [crop.top, crop.left, crop.size] if crop else [''] * 3
-            numbers = ['' if value is None else value for value in (finding.judge_gain, finding.reference_gain)]
-            writer.writerow([finding.image, bool(finding.reasons), '; '.join(finding.reasons), finding.judge, *numbers,
-                             *pattern, '' if finding.flat is None else finding.flat, *place])  # fmt: skip
+    lines = [COLUMNS]
+    for finding in findings:
+        found, crop = finding.pattern, crops.get(finding.image)
+        pattern = [found.amplitude, found.errors, found.period, found.local] if found else [''] * 4
+        place = [crop.top, crop.left, crop.size] if crop else [''] * 3
+        numbers = ['' if value is None else value for value in (finding.judge_gain, finding.reference_gain)]
+        lines.append([finding.image, bool(finding.reasons), '; '.join(finding.reasons), finding.judge, *numbers,
+                      *pattern, '' if finding.flat is None else finding.flat, *place])  # fmt: skip
+    write_csv(path, lines)
 
 
 def pictures(crop, item):

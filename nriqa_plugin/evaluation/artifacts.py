@@ -101,9 +101,13 @@ def find_items(results, baseline, references=None, suffix='', baseline_suffix=''
         if suffix and baseline_suffix:
             raise ValueError('results and baseline that both have a suffix are paired by way of the ground truths: '
                              'give their folder')  # fmt: skip
-        found = [(image, base, None) for image, base in pair_images(results, baseline, suffix or baseline_suffix)]
+        found = [(image, base, None) for image, base in pair_images(
+            results, baseline, suffix or baseline_suffix, 'baseline', ('--suffix', '--baseline-suffix')
+        )]  # fmt: skip
     else:
-        of_baseline = {truth: image for image, truth in pair_images(baseline, references, baseline_suffix)}
+        options = ('--baseline-suffix', '--baseline-suffix')
+        of_baseline = {truth: image for image, truth in
+                       pair_images(baseline, references, baseline_suffix, options=options)}  # fmt: skip
         pairs = pair_images(results, references, suffix)
         found = [(image, of_baseline[truth], truth) for image, truth in pairs]
     items = {}

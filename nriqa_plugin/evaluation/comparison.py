@@ -6,14 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nriqa_plugin.checks import unknown_name
-from nriqa_plugin.evaluation.statistics import (
-    holm,
-    mean_with_ci,
-    one_tailed_t_test,
-    percentile_with_ci,
-    stars,
-    wilcoxon_one_tailed,
-)
+from nriqa_plugin.evaluation.significance import PValue, holm, one_tailed_t_test, stars, wilcoxon_one_tailed
+from nriqa_plugin.evaluation.statistics import mean_with_ci, percentile_with_ci
 
 LEVEL = 0.05  # of the test
 NOTE = (
@@ -54,12 +48,12 @@ class Row:
     tail: float
     tail_low: float
     tail_high: float
-    p_against_better: float = math.nan
-    p_better: float = math.nan
-    holm_against_better: float = math.nan
-    holm_better: float = math.nan
-    wilcoxon_against_better: float = math.nan
-    wilcoxon_better: float = math.nan
+    p_against_better: PValue = math.nan
+    p_better: PValue = math.nan
+    holm_against_better: PValue = math.nan
+    holm_better: PValue = math.nan
+    wilcoxon_against_better: PValue = math.nan
+    wilcoxon_better: PValue = math.nan
     star: str = ''
 
 

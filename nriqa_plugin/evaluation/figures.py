@@ -1,5 +1,6 @@
 """Figures of a comparison: violins of per-image scores, and the perception-distortion plane (extra ``report``)."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,18 @@ class Value:
     mean_high: float
 
 
+def plain_names(draw):
+    """Decorator: in the figures that a function draws or saves, a name with dollar signs is text and no formula."""
+
+    @functools.wraps(draw)
+    def drawn(*arguments, **options):
+        with import_extra('matplotlib', 'report', 'the figures').rc_context({'text.parse_math': False}):
+            return draw(*arguments, **options)
+
+    return drawn
+
+
+@plain_names
 def violin_figure(title, panels, against=None, missing=None):
     """One panel a judge, one violin a method: the distribution over images, its mean and its bad tail.
 
@@ -57,6 +70,7 @@ def violin_figure(title, panels, against=None, missing=None):
     return figure
 
 
+@plain_names
 def plane_figure(title, distortion, perception, against=None, reverse=False, note=None, size=(6.2, 5)):
     """The perception-distortion plane (Blau and Michaeli, CVPR 2018): one point a method, with 95 % intervals.
 
@@ -102,6 +116,7 @@ def plane_figure(title, distortion, perception, against=None, reverse=False, not
     return figure
 
 
+@plain_names
 def save_figure(figure, path):
     """Write ``path`` with the endings .png and .pdf, each at once or not at all.
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from nriqa_plugin.checks import check_choice, file_hash, in_place, unknown_name
+from nriqa_plugin.evaluation.csv_file import DUST
 from nriqa_plugin.evaluation.relative_gain import gain_between, relative_gain
 from nriqa_plugin.evaluation.scores import clip_mean, mean, read_scores
 
@@ -79,7 +80,7 @@ class GainMatrix:
 
     def lowers_own(self, loss, metric):
         """Whether the loss optimises this judge and yet the judge's mean gain is negative."""
-        return metric in self.own[loss] and self.gain(loss, metric) < 0
+        return metric in self.own[loss] and self.gain(loss, metric) < -DUST
 
     def lowered(self, loss):
         """The own judges that a loss lowers."""

@@ -1,11 +1,10 @@
 """A matrix of relative gains as files: wide CSV, long CSV and Markdown."""
 
-import csv
-import io
 import math
 from dataclasses import astuple, fields
 
 from nriqa_plugin.checks import atomic_path
+from nriqa_plugin.evaluation.csv_file import DUST, write_csv
 from nriqa_plugin.evaluation.gain_matrix import Cell
 
 MEANS = ('mean', 'mean_of_others')
@@ -26,17 +25,17 @@ def write_wide(path, matrix):
         own = [metric for metric in matrix.metrics if metric in matrix.own[loss]]
         marks = (';'.join(own), ';'.join(matrix.lowered(loss)))
         places = len(matrix.places) - len(matrix.missing.get(loss, ()))
-        shown = ['' if math.isnan(number) else repr(number) for number in numbers]
+        shown = ['' if math.isnan(number) else number for number in numbers]
         lines.append([loss, *shown, *marks, how, places, matrix.baseline])
-    _write(path, lines)
+    write_csv(path, lines)
 
 
 def write_long(path, matrix):
     """One line for each loss, network, data set and judge: the fields of :class:`Cell`, and how the gains were made."""
     how = 'per image' if matrix.per_image else 'of means'
     head = [*(field.name for field in fields(Cell)), 'lowers_own', 'gains', 'baseline']
-    lines = [[*astuple(cell), cell.own and cell.gain < 0, how, matrix.baseline] for cell in matrix.cells]
-    _write(path, [head, *lines])
+    lines = [[*astuple(cell), cell.own and cell.gain < -DUST, how, matrix.baseline] for cell in matrix.cells]
+    write_csv(path, [head, *lines])
 
 
 def write_markdown(path, matrix, notes=()):
@@ -69,10 +68,3 @@ def percent(gain):
         return '\N{EN DASH}'
     text = f'{gain:+.{2 if abs(gain) < 9.995 else 1 if abs(gain) < 99.95 else 0}f}'
     return '0.00' if text in ('+0.00', '-0.00') else text.replace('-', '\N{MINUS SIGN}')
-
-
-def _write(path, lines):
-    text = io.StringIO()
-    csv.writer(text, lineterminator='\n').writerows(lines)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(text.getvalue().encode())

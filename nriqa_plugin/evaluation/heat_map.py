@@ -4,7 +4,7 @@ import math
 import textwrap
 
 from nriqa_plugin.checks import import_extra
-from nriqa_plugin.evaluation.figures import INK, MUTED, RED
+from nriqa_plugin.evaluation.figures import INK, MUTED, RED, plain_names
 from nriqa_plugin.evaluation.gain_tables import percent
 
 # Blue is better and red worse, which also eyes that confuse red and green tell apart.
@@ -16,6 +16,7 @@ MARKS = 'Black frame: the loss optimises this judge. Red frame and ▼: it optim
 OWN = 'own judge'  # id of the frames
 
 
+@plain_names
 def heat_map(title, matrix, notes=()):
     """Draw a matrix of relative gains.
 

@@ -14,6 +14,11 @@ from PIL import Image, ImageFile, ImageOps
 
 from nriqa_plugin.checks import atomic_path
 
+# What Pillow's decoders raise on broken files.
+DAMAGED = (
+    OSError, SyntaxError, EOFError, ValueError, TypeError, LookupError, OverflowError, struct.error, zlib.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
 EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 
@@ -52,11 +57,12 @@ def _read(path):
 def _decode(data, path):
     try:
         with _refused_when_truncated(), Image.open(io.BytesIO(data)) as image:
-            depth = _bits_per_channel(image, data)
-            _refuse_lossy(image, depth, path)
-            pixels = _to_array(ImageOps.exif_transpose(image))
-    except (OSError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+            refused = _what_would_be_lost(image, _bits_per_channel(image, data))
+            pixels = None if refused else _to_array(ImageOps.exif_transpose(image))
+    except DAMAGED as error:
         raise ValueError(f'{path} is not a readable image (truncated or damaged?): {error}') from error
+    if refused:
+        raise ValueError(f'{path} {refused}')
     if pixels.ndim == 2:
         pixels = pixels[:, :, None].repeat(3, axis=2)
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
@@ -114,13 +120,15 @@ def list_images(folder):
     return sorted(found, key=lambda p: p.name)
 
 
-def pair_images(folder, reference_folder, suffix=''):
+def pair_images(folder, reference_folder, suffix='', partner='reference', options=('--suffix', '--suffix')):
     """Pair every image with its reference by file name without ending.
 
     Args:
         folder, reference_folder (str | Path): images and references.
         suffix (str): what one side may have more, such as ``x4`` (``babyx4.png`` and ``baby.png``), or ``_NAME`` for
             results of a BasicSR run called NAME. An exact match comes first.
+        partner (str): how errors call the reference.
+        options (tuple[str, str]): how the command calls the suffix of the images, and that of the references.
 
     Returns:
         list[tuple[Path, Path]]: (image, reference), sorted by image.
@@ -131,24 +139,25 @@ def pair_images(folder, reference_folder, suffix=''):
             all images that are left over, it is named.
     """
     images, references = _by_stem(folder), _by_stem(reference_folder)
-    pairs, taken = [], {}
+    pairs, taken, alone = [], {}, {}
     for stem, image in images.items():
-        partner = next((name for name in partners(stem, suffix) if name in references), None)
-        if partner is None:
+        name = next((name for name in partners(stem, suffix) if name in references), None)
+        if name is None:
+            alone[stem] = image.name
             continue
-        if partner in taken:
-            raise ValueError(f'{references[partner]} is the reference of both {taken[partner].name} and {image.name}')
-        taken[partner] = image
-        pairs.append((image, references[partner]))
-    alone = [image.name for image in images.values() if image not in taken.values()]
-    unused = [reference.name for stem, reference in references.items() if stem not in taken]
+        if name in taken:
+            raise ValueError(f'{references[name]} is the {partner} of both {taken[name].name} and {image.name}')
+        taken[name] = image
+        pairs.append((image, references[name]))
+    unused = {stem: reference.name for stem, reference in references.items() if stem not in taken}
     if alone or unused:
-        ending = common_ending([Path(name).stem for name in alone], references.keys() - taken.keys())
+        more = ((option, common_ending(list(ours), theirs.keys()))
+                for option, ours, theirs in zip(options, (alone, unused), (unused, alone), strict=True))  # fmt: skip
+        hint = next((f'; they would pair with {option} {shlex.quote(e)}' for option, e in more if e), '')
         raise ValueError(
             f'{folder} and {reference_folder} do not pair by name'
             f'{f" with the suffix {suffix!r}" if suffix else ""}: '
-            f'{few(alone)} without a reference, {few(unused)} without an image'
-            f'{f"; they would pair with --suffix {shlex.quote(ending)}" if ending else ""}'
+            f'{few(alone.values())} without a {partner}, {few(unused.values())} without an image{hint}'
         )
     return pairs
 
@@ -198,17 +207,18 @@ def _bits_per_channel(image, data):
     return 8
 
 
-def _refuse_lossy(image, depth, path):
-    """Refuse what could only be converted by dropping or inventing something."""
+def _what_would_be_lost(image, depth):
+    """Why an image is refused: it could only be converted by dropping or inventing something; '' if it is not."""
     if getattr(image, 'n_frames', 1) > 1:
-        raise ValueError(f'{path} holds {image.n_frames} frames; save them as single images')
+        return f'holds {image.n_frames} frames; save them as single images'
     if image.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in image.info:
-        raise ValueError(f'{path} has transparency, which no judge sees; flatten it to RGB first')
+        return 'has transparency, which no judge sees; flatten it to RGB first'
     grey16 = depth == 16 and image.mode.startswith('I')
     if depth > 8 and not grey16:
-        raise ValueError(f'{path} has {depth} bits per channel; convert it to 8-bit RGB (16 bits: grey only)')
+        return f'has {depth} bits per channel; convert it to 8-bit RGB (16 bits: grey only)'
     if image.mode not in ('1', 'L', 'P', 'RGB') and not grey16:
-        raise ValueError(f'{path} is {image.mode}; convert it to RGB or grey')
+        return f'is {image.mode}; convert it to RGB or grey'
+    return ''
 
 
 def _to_array(image):

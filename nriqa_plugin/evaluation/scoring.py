@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from nriqa_plugin.checks import check_device, check_number
 from nriqa_plugin.evaluation.clips import CLIP_MEMORY
+from nriqa_plugin.evaluation.images import few
 from nriqa_plugin.evaluation.one_pass import Expected, OnePass
 from nriqa_plugin.evaluation.provenance import record_provenance
 from nriqa_plugin.evaluation.scores import (
@@ -84,10 +85,18 @@ def score_files(files, judges, out, device='auto', progress=True, regions=None):
     Args:
         files (dict[str, tuple[Path, Sequence[Path]]]): by stored name the image and its references; with several of
             them the score of a full-reference judge is the mean over these.
+
+    Raises:
+        ValueError: as :func:`score_folder`; images without references where a judge needs them.
     """
+    judges = _built(judges)
     units = {name: ImageFile(name, image, references) for name, (image, references) in files.items()}
-    with_references = any(references for _, references in files.values())
-    return score_units(units, _built(judges), out, device, progress, regions, with_references=with_references)
+    bare = [name for name, (_, references) in files.items() if not references]
+    needing = [judge.name for judge in judges if judge.needs_reference]
+    if needing and 0 < len(bare) < len(files):
+        raise ValueError(f'{", ".join(needing)} compares with references, and {few(bare)} of {len(files)} images have '
+                         'none')  # fmt: skip
+    return score_units(units, judges, out, device, progress, regions, with_references=len(bare) < len(files))
 
 
 def score_units(
@@ -113,16 +122,18 @@ def score_units(
     check_number('clip_memory', clip_memory, low=0)
     unfinished = Unfinished(out, units, expected)
     rows = unfinished.kept
-    # From here on the file is only appended to, line by line; a torn last line was left behind by this rewrite.
-    write_scores(out, rows)
     for metric in expected.values():
         metric.judge.to(device)
     scoring = OnePass(units, expected, unfinished, device, regions, clip_memory)
-    with open(out, 'a', encoding='utf-8', newline='') as file, _bar(progress, len(units)) as advance:
+    with contextlib.ExitStack() as stack:
+        advance = stack.enter_context(_bar(progress, len(units)))
         for row in scoring.rows(advance):
-            if scoring.made == 0:
+            if scoring.made == 0:  # nothing is touched before there is a score
                 judges = {metric: (new.judge, new.judge_hash) for metric, new in expected.items()}
+                # From here on the file is only appended to, line by line; this rewrite drops a torn last line.
+                write_scores(out, rows)
                 record_provenance(out, judges, device, goes_on=bool(rows))
+                file = stack.enter_context(open(out, 'a', encoding='utf-8', newline=''))
             scoring.made += 1
             file.write(csv_line(row))
             file.flush()

@@ -5,6 +5,7 @@ decoded in a background thread, in order, and hand out :class:`Picture`.
 """
 
 import logging
+import os
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -203,19 +204,21 @@ def _single(folder):
 
 
 def _one_clip(folder):
-    return FrameFolder(Path(folder).resolve().name, in_order(list_images(folder)))
+    # By its own name, not by that of what a link points to.
+    return FrameFolder(os.path.basename(os.path.abspath(folder)), in_order(list_images(folder)))
 
 
 def _paired(images, own, references, others, suffix):
     if len(own) == len(others) == 1:
         return [(*own.values(), *others.values())]
-    pairs, taken = [], set()
+    pairs, taken, alone = [], set(), []
     for stem, clip in own.items():
         partner = next((name for name in partners(stem, suffix) if name in others), None)
-        if partner is not None and partner not in taken:
-            taken.add(partner)
-            pairs.append((clip, others[partner]))
-    alone = sorted(own.keys() - {Path(clip.name).stem if is_video(clip.name) else clip.name for clip, _ in pairs})
+        if partner is None or partner in taken:
+            alone.append(stem)
+            continue
+        taken.add(partner)
+        pairs.append((clip, others[partner]))
     if alone or others.keys() - taken:
         raise ValueError(f'{images} and {references} do not pair by name: {few(alone)} without a reference, '
                          f'{few(sorted(others.keys() - taken))} without a clip')  # fmt: skip

@@ -1,6 +1,7 @@
-"""Statistics of per-image scores: means, percentiles and others with intervals, and tests between two methods.
+"""Statistics of per-image scores with their confidence intervals: means, percentiles and others.
 
-Pure functions of one-dimensional samples; randomness is an argument. They need scipy (extra ``report``).
+Pure functions of one-dimensional samples; randomness is an argument. They need scipy (extra ``report``). Tests between
+two methods are in :mod:`nriqa_plugin.evaluation.significance`.
 """
 
 import math
@@ -11,7 +12,6 @@ import numpy as np
 from nriqa_plugin.checks import check_number, import_extra
 
 CHUNK = 1_000_000  # numbers
-FLIPS = 13  # differences up to which scipy's test is exact also with ties
 UNDEFINED = 0.1  # share of the resamples on which a statistic may be undefined
 
 
@@ -21,15 +21,6 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
-
-
-class TestResult(NamedTuple):
-    """A test statistic and its p value."""
-
-    __test__ = False  # pytest takes the name for a test
-
-    statistic: float
-    p: float
 
 
 def mean_with_ci(values, level=0.95):
@@ -45,7 +36,7 @@ def mean_with_ci(values, level=0.95):
     Raises:
         ValueError: an empty sample, values that are not finite, or a level out of range.
     """
-    values, level = _sample('values', values), _level(level)
+    values, level = finite_sample('values', values), _level(level)
     mean = math.fsum(values) / len(values)
     if len(values) < 2:
         return Estimate(mean, math.nan, math.nan)
@@ -70,7 +61,7 @@ def percentile_with_ci(values, percent, generator, level=0.95, resamples=2000):
     Raises:
         ValueError, TypeError: as :func:`mean_with_ci`, or ``percent`` or ``resamples`` out of range.
     """
-    values, level = _sample('values', values), _level(level)
+    values, level = finite_sample('values', values), _level(level)
     percent = check_number('percent', percent, low=0, high=100)
     resamples = check_number('resamples', resamples, low=2, integer=True)
     value = float(np.percentile(values, percent))
@@ -104,7 +95,7 @@ def bootstrap_ci(values, statistic, generator, level=0.95, resamples=2000, group
         ValueError, TypeError: an empty sample, values that are not finite, groups of another length, or ``level`` or
             ``resamples`` out of range.
     """
-    values, level = _sample('values', values, dims=(1, 2)), _level(level)
+    values, level = finite_sample('values', values, dims=(1, 2)), _level(level)
     resamples = check_number('resamples', resamples, low=2, integer=True)
     value = float(statistic(values))
     members = _members(groups, len(values))
@@ -136,116 +127,6 @@ def interval(drawn, level=0.95):
     return float(low), float(high)
 
 
-def one_tailed_t_test(better, worse, higher_better=True, paired=True):
-    """Student's t-test of the hypothesis that ``better`` has the better mean.
-
-    Args:
-        better, worse (Sequence[float]): the samples; paired ones belong to the same images in the same order.
-        higher_better (bool): direction of the score.
-        paired (bool): test the differences image by image; otherwise Welch's test, without assuming equal variances.
-
-    Returns:
-        TestResult: the statistic is positive when ``better`` is better; p is the one-tailed probability of one at
-        least as large under equal means. NaN for fewer than two values. Without any variance: p = 0.5 for equal
-        means, else 0 or 1.
-
-    Raises:
-        ValueError: an empty sample, values that are not finite, or paired samples of different length.
-    """
-    better, worse = _paired(better, worse) if paired else (_sample('better', better), _sample('worse', worse))
-    if min(len(better), len(worse)) < 2:
-        return TestResult(math.nan, math.nan)
-    sign = 1 if higher_better else -1
-    spread = np.ptp(better - worse) if paired else np.ptp(better) + np.ptp(worse)
-    if spread == 0:
-        difference = sign * (better[0] - worse[0])
-        return TestResult(math.copysign(math.inf, difference) if difference else 0.0, 0.5 - 0.5 * np.sign(difference))
-    stats = _scipy_stats()
-    samples = (sign * better, sign * worse)
-    test = stats.ttest_rel(*samples, alternative='greater') if paired else stats.ttest_ind(
-        *samples, equal_var=False, alternative='greater'
-    )  # fmt: skip
-    return TestResult(float(test.statistic), float(test.pvalue))
-
-
-def wilcoxon_one_tailed(better, worse, higher_better=True):
-    """Wilcoxon's signed-rank test of the hypothesis that ``better`` is better, image by image.
-
-    It takes the order of the differences and no normal distribution, so that a few extreme images decide nothing.
-
-    Args:
-        better, worse (Sequence[float]): scores of the same images in the same order.
-        higher_better (bool): direction of the score.
-
-    Returns:
-        TestResult: the sum of the ranks of the differences in favour of ``better`` (equal scores are left out), and
-        the one-tailed probability of one at least as large without any difference; scipy takes the exact distribution
-        up to 50 images without ties. NaN for fewer than two values; p = 1 when all scores are equal.
-
-    Raises:
-        ValueError: an empty sample, values that are not finite, or samples of different length.
-    """
-    better, worse = _paired(better, worse)
-    if len(better) < 2:
-        return TestResult(math.nan, math.nan)
-    differences = (better - worse) if higher_better else (worse - better)
-    if not differences.any():
-        return TestResult(0.0, 1.0)
-    moved = differences[differences != 0]
-    if len(differences) <= FLIPS and len(np.unique(np.abs(moved))) < len(differences):
-        return _flip_signs(moved)
-    test = _scipy_stats().wilcoxon(differences, alternative='greater')
-    return TestResult(float(test.statistic), float(test.pvalue))
-
-
-def _flip_signs(differences):
-    """Wilcoxon's test of few differences with ties, exact: all choices of signs are counted.
-
-    scipy counts the same in a loop of Python, which takes seconds for a dozen images.
-    """
-    ranks = _scipy_stats().rankdata(np.abs(differences))
-    statistic, sums = float(ranks[differences > 0].sum()), np.zeros(1)
-    for rank in ranks:
-        sums = np.concatenate([sums, sums + rank])
-    return TestResult(statistic, float((sums >= statistic - 1e-9).mean()))
-
-
-def holm(p_values):
-    """p values corrected for their number by Holm's step-down rule (Scand. J. Statistics 6, 1979).
-
-    The chance of even one false finding among all of them stays below the level, whatever their dependence.
-
-    Args:
-        p_values (Iterable[float]): in [0, 1]; NaN is no test: it stays NaN and is not counted.
-
-    Returns:
-        list[float]: in the order given, each at least what it was and at most 1.
-
-    Raises:
-        ValueError: a p value outside [0, 1].
-    """
-    p = np.asarray(list(p_values), dtype=np.float64)
-    if ((p < 0) | (p > 1)).any():
-        raise ValueError(f'p values must lie in [0, 1], got {p[(p < 0) | (p > 1)].tolist()[:3]}')
-    order = np.argsort(p, kind='stable')[: int((~np.isnan(p)).sum())]  # NaN sorts last
-    raised = p[order] * np.arange(len(order), 0, -1)
-    corrected = np.full(len(p), np.nan)
-    corrected[order] = np.minimum(np.maximum.accumulate(raised), 1)
-    return corrected.tolist()
-
-
-def stars(p, levels=(0.05,)):
-    """One star for every level that ``p`` is below; none for NaN."""
-    return '*' * sum(p < level for level in levels)
-
-
-def _paired(better, worse):
-    better, worse = _sample('better', better), _sample('worse', worse)
-    if len(better) != len(worse):
-        raise ValueError(f'a paired test needs the same images, got {len(better)} and {len(worse)} values')
-    return better, worse
-
-
 def _members(groups, n):
     """The places of every group's observations; of the observations themselves without groups."""
     if groups is None:
@@ -258,7 +139,13 @@ def _members(groups, n):
     return [np.array(places) for places in members.values()]
 
 
-def _sample(name, values, dims=(1,)):
+def finite_sample(name, values, dims=(1,)):
+    """``values`` as an array of float64.
+
+    Raises:
+        ValueError: it is empty, of other dimensions than ``dims``, or holds numbers that are not finite; the message
+            says ``name``.
+    """
     sample = np.asarray(list(values), dtype=np.float64)
     if sample.ndim not in dims or not sample.size:
         raise ValueError(f'{name} must be a non-empty sequence of numbers, got shape {sample.shape}')

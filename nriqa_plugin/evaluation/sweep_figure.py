@@ -1,9 +1,10 @@
 """The figure of a sweep: how each judge's mean moves with a weight."""
 
 from nriqa_plugin.checks import import_extra
-from nriqa_plugin.evaluation.figures import BODY, BODY_AGAINST, INK, MUTED
+from nriqa_plugin.evaluation.figures import BODY, BODY_AGAINST, INK, MUTED, plain_names
 
 
+@plain_names
 def sweep_figure(title, panels, series):
     """One panel a judge; in it one line for each series of trainings, with 95 % intervals over the images.
 

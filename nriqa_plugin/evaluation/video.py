@@ -62,9 +62,11 @@ class VideoFile:
             stream = self._stream(container)
             stream.thread_type = 'AUTO'
             stream.codec_context.options = {'err_detect': 'explode'}  # instead of concealing
-            end, step = None, 0
+            end, step, read = None, 0, 0
             try:
                 for packet in container.demux(stream):
+                    if packet.pos is not None:
+                        read = packet.pos + packet.size
                     if packet.is_corrupt:
                         raise self._damaged(number, 'the file is cut off')
                     for frame in packet.decode():
@@ -77,7 +79,19 @@ class VideoFile:
                         number += 1
             except _av().error.FFmpegError as error:
                 raise self._damaged(number, error.strerror or type(error).__name__) from error
+            self._check_size(container.format.name, number, read)
             self._check_end(stream, number, end, step)
+
+    def _check_size(self, kind, number, read):
+        """Two demuxers pass over the torn last frame of a cut file without a word."""
+        size = self.path.stat().st_size
+        if kind == 'yuv4mpegpipe' and read < size:
+            raise self._damaged(number, 'its last frame is cut off')
+        if kind == 'avi':
+            with open(self.path, 'rb') as file:
+                promised = int.from_bytes(file.read(8)[4:], 'little')
+            if size < 8 + promised != 8 + 0xFFFFFFFF:  # what is written into a pipe does not know its size
+                raise self._damaged(number, f'its header promises {8 + promised} bytes, it has {size}')
 
     def _check_end(self, stream, number, end, step):
         """A demuxer takes the end of a cut file for the end of the clip; the header knows how long it should be."""
@@ -115,7 +129,10 @@ class VideoFile:
         if not container.streams.video:
             kinds = sorted({stream.type for stream in container.streams})
             raise ValueError(f'{self.path} has no video stream, only {", ".join(kinds) or "nothing"}')
-        return container.streams.video[0]
+        stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise ValueError(f'{self.path}: FFmpeg knows no decoder for its video (damaged, or an unknown codec)')
+        return stream
 
     def _damaged(self, number, reason):
         return ValueError(f'{self.path} is damaged or cut off after {number} frames: {reason}')

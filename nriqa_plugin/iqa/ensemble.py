@@ -44,10 +44,9 @@ class Ensemble(Scorer):
     def __init__(self, judges=None):
         super().__init__()
         if not isinstance(judges, (list, tuple)) or len(judges) < 2:
-            raise ValueError(
-                'the judge ensemble needs the option judges: at least two, for example '
-                f'[{{musiq: 1.0}}, {{nima: 8.0}}], got {judges!r}'
-            )
+            got = '' if judges is None else f', got {judges!r}'
+            raise ValueError('the judge ensemble needs the option judges: at least two, for example '
+                             f'[{{musiq: 1.0}}, {{nima: 8.0}}]{got}')  # fmt: skip
         entries = [_entry(f'judges[{i}]', entry) for i, entry in enumerate(judges)]
         members = [create_scorer(e['metric'], e.get('weights'), **e.get('options', {})) for e in entries]
         ranges = [

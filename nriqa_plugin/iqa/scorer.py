@@ -1,13 +1,14 @@
 """The judge: one frozen, differentiable network or formula that gives every image a score."""
 
 import copy
+import inspect
 import math
 from functools import partial
 
 import torch
 from torch import nn
 
-from nriqa_plugin.checks import check_images, check_number, check_unit_range, import_dotted, tensors_hash
+from nriqa_plugin.checks import check_images, check_keys, check_number, check_unit_range, import_dotted, tensors_hash
 
 # name -> 'module:factory'; imported only when asked for, since some need optional packages.
 BUILT_IN = {
@@ -248,6 +249,7 @@ def create_scorer(name, weights=None, crop_border=0, **options):
         raise TypeError(f'a judge is named by a string, got {name!r}')
     factory = _factory(name)
     given = options if weights is None else {'weights': weights, **options}
+    _check_options(name, factory, given)
     try:
         scorer = factory(**given)
     except TypeError as error:
@@ -257,6 +259,17 @@ def create_scorer(name, weights=None, crop_border=0, **options):
     if not isinstance(scorer, Scorer):
         raise TypeError(f'{name} returned a {type(scorer).__name__}, a judge must be a nriqa_plugin.iqa.Scorer')
     return scorer.leave_out_border(crop_border) if crop_border else scorer
+
+
+def _check_options(name, factory, given):
+    """Refuse options that a factory does not take, as far as its signature tells."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (ValueError, TypeError):
+        return
+    kinds = {parameter.kind for parameter in parameters.values()}
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        check_keys(f'the judge {name}', given, [*parameters, 'crop_border'])
 
 
 def _factory(name):

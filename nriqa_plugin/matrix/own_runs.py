@@ -3,6 +3,8 @@
 import glob
 import os
 import re
+from dataclasses import replace
+from pathlib import Path
 
 from nriqa_plugin.checks import unknown_name
 from nriqa_plugin.evaluation.run_index import Run, RunIndex
@@ -63,3 +65,62 @@ def runs_by_pattern(pattern, baseline, own=None):
         if loss not in losses:
             raise unknown_name('loss in --own:', loss, losses)
     return RunIndex(tuple(sorted(runs, key=lambda run: (run.network, run.dataset, run.loss))), baseline)
+
+
+def with_folders(index, images=None, references=None, suffix=''):
+    """The runs with the folders that crops are cut from.
+
+    Args:
+        index (RunIndex): from :func:`runs_by_pattern`.
+        images (Sequence[str] | None): folders of results: ``LOSS=DIR`` for one loss, ``DIR`` for all others. In every
+            text here ``{loss}``, ``{network}`` and ``{dataset}`` stand for those of the run.
+        references (str | None), suffix (str): folder of ground truths; what the results' names have more.
+
+    Returns:
+        RunIndex
+
+    Raises:
+        FileNotFoundError: a folder that is not there.
+        ValueError: an unknown loss or placeholder, two folders for one loss, or one for two runs.
+    """
+    losses, of_loss = {run.loss for run in index.runs}, {}
+    for text in images or ():
+        loss, equals, folder = text.partition('=')
+        if equals and loss not in losses and '/' not in loss:
+            raise unknown_name('loss in --images:', loss, losses)
+        loss, folder = (loss, folder) if equals and loss in losses else (None, text)
+        if loss in of_loss:
+            raise ValueError(f'--images: two folders for {loss or "all losses"}: {of_loss[loss]} and {folder}')
+        of_loss[loss] = folder
+    runs, taken = [], {}
+    for run in index.runs:
+        text = of_loss.get(run.loss, of_loss.get(None))
+        found = {'suffix': _filled('--suffix', suffix, run)}
+        if text is not None:
+            found['images'] = _folder('--images', text, run)
+            other = taken.setdefault(found['images'], run)
+            if other is not run:
+                raise ValueError(
+                    f'--images: {found["images"]} would be the results of two runs, {other.loss} and {run.loss} '
+                    f'({" on ".join(run.place)}); write LOSS=DIR or put {{loss}} into it'
+                )
+        if references is not None:
+            found['references'] = _folder('--reference', references, run)
+        runs.append(replace(run, **found))
+    return RunIndex(tuple(runs), index.baseline)
+
+
+def _folder(option, text, run):
+    path = Path(_filled(option, text, run)).expanduser()
+    if not path.is_dir():
+        raise FileNotFoundError(f'{option}: no such folder: {path} ({run.loss} of {" on ".join(run.place)})')
+    return path
+
+
+def _filled(option, text, run):
+    """The text with what its placeholders stand for."""
+    for name in re.findall(r'\{(\w*)\}', text):
+        if name not in PLACES:
+            raise unknown_name(f'placeholder in {option} {text!r}:', name, PLACES)
+        text = text.replace(f'{{{name}}}', getattr(run, name))
+    return text

@@ -1,13 +1,13 @@
 """From finished runs to the matrix: scores, ``runs.json``, tables and the heat map."""
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 
-from nriqa_plugin.checks import atomic_path, in_place
+from nriqa_plugin.checks import in_place
 from nriqa_plugin.compare.judging import Unscorable, judges_of, score_outcome, tested_references
 from nriqa_plugin.compare.optimised import optimised
 from nriqa_plugin.compare.runs import FAILED, FINISHED, SCORES, Outcome
+from nriqa_plugin.evaluation.csv_file import write_csv
 from nriqa_plugin.evaluation.figures import save_figure
 from nriqa_plugin.evaluation.gain_matrix import ERROR, gain_matrix
 from nriqa_plugin.evaluation.gain_tables import write_long, write_markdown, write_wide
@@ -102,8 +102,7 @@ def _runs(result, judges, own):
         scores = score_outcome(judges, result.outcome, result.folder / SCORES)
     if result.curve:
         curve = result.folder / 'curve.csv'
-        with atomic_path(curve) as temporary, open(temporary, 'w', encoding='utf-8', newline='') as file:
-            csv.writer(file, lineterminator='\n').writerows([('iteration', 'metric', 'value'), *result.curve])
+        write_csv(curve, [('iteration', 'metric', 'value'), *result.curve])
     for dataset, (images, references, suffix) in result.outcome.results.items():
         file = result.folder / f'{SCORES}_{dataset}.csv'
         write_scores(file, [row for rows in scores[dataset].values() for row in rows])

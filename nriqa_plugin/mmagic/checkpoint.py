@@ -35,7 +35,7 @@ def network_of(config, checkpoint, device):
     if 'model' not in option:
         raise ValueError(f'{file} is not a config of mmagic: it has no model')
     content = load_weights('--checkpoint', checkpoint)
-    (state,) = state_dicts('--checkpoint', checkpoint, content).values()
+    state = next(iter(state_dicts('--checkpoint', checkpoint, content).values()))  # BasicSR's hold two
     init_default_scope(option.get('default_scope', 'mmagic'))
     with in_place(str(file)):
         model = MODELS.build(_without_training(option.model))

@@ -3,12 +3,13 @@
 import math
 
 from nriqa_plugin.checks import import_extra
-from nriqa_plugin.evaluation.figures import BODY, INK, MUTED, RED
+from nriqa_plugin.evaluation.figures import BODY, INK, MUTED, RED, plain_names
 
 ACROSS = 4  # panels in a line
 LEVEL = 0.05
 
 
+@plain_names
 def jnd_figure(title, scale, relative_to=None):
     """Scores in JND with their intervals; for a single scene also the matrix of shares.
 

@@ -5,13 +5,14 @@ import math
 import numpy as np
 
 from nriqa_plugin.checks import import_extra
-from nriqa_plugin.evaluation.figures import INK, MUTED
+from nriqa_plugin.evaluation.figures import INK, MUTED, plain_names
 
 COLOURS = ('#4878b0', '#d98032', '#549f59', '#b3504b', '#8468a8', '#876a5d', '#cf82b6', '#6f6f6f')
 MARKERS = 'osD^vP*X'
 ACROSS = 4
 
 
+@plain_names
 def loss_quality_figure(title, rated, losses, rows, quality='JND', within=False):
     """A scatter for every loss: its value on x, quality on y.
 

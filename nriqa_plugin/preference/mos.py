@@ -11,6 +11,8 @@ from nriqa_plugin.preference.table_columns import number_in, parse_columns, read
 
 COLUMNS = ('image', 'mos')
 OPTIONAL = ('reference', 'kind')
+HINT = ('Say where they stand with --columns image=COLUMN,mos=COLUMN (a DMOS: also mos_better=lower), in a table as of '
+        'PIPAL with --format pipal')  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,13 @@ def read_mos(path, mapping=None):
     sign = 1 if check_choice('mos_better', fields.pop('mos_better', 'higher'), ('higher', 'lower')) == 'higher' else -1
     if not mapping or not fields:
         header = read_header('opinions', path)
+        if lacking := [field for field in COLUMNS if field not in header]:
+            raise ValueError(f'{path}: a table of opinions has the columns image and mos; this one has no '
+                             f'{" and no ".join(lacking)}, but {", ".join(header)}. {HINT}')  # fmt: skip
         fields = {**{field: field for field in COLUMNS}, **{field: field for field in OPTIONAL if field in header}}
     missing = [field for field in COLUMNS if field not in fields]
     if missing:
-        raise ValueError(f'columns: {", ".join(missing)} must be given, too')
+        raise ValueError(f'columns: {", ".join(missing)} must be given, too. {HINT}')
     opinions, seen = [], {}
     for entry in read_entries('opinions', path, fields):
         image, mos = entry.fields['image'], number_in(entry, 'mos')

@@ -3,9 +3,10 @@
 import math
 
 from nriqa_plugin.checks import import_extra
-from nriqa_plugin.evaluation.figures import BODY, BODY_AGAINST, INK, MUTED, RED
+from nriqa_plugin.evaluation.figures import BODY, BODY_AGAINST, INK, MUTED, RED, plain_names
 
 
+@plain_names
 def accuracy_figure(title, screening):
     """One line a judge, the best on top: accuracy per pair and per vote with 95 % intervals.
 
@@ -47,6 +48,7 @@ def accuracy_figure(title, screening):
     return figure
 
 
+@plain_names
 def rank_figure(title, names, ranks):
     """The matrix of Spearman's correlations between judges, with the numbers in the cells.
 

@@ -1,13 +1,14 @@
 """A screening from a table to a folder of results: scores, CSV, Markdown, JSON and figures."""
 
-import csv
+import functools
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from nriqa_plugin.checks import atomic_path, unknown_name
+from nriqa_plugin.evaluation.csv_file import write_rows
 from nriqa_plugin.evaluation.figures import save_figure
 from nriqa_plugin.preference.mos import read_mos
 from nriqa_plugin.preference.mos_table import correlation_rows, mos_markdown
@@ -159,7 +160,7 @@ def screen_opinions(request, table, mapping=None):
     groups = len({*reference.values()}) if len(reference) == len(images) else 0
     text = mos_markdown(rows, f'Screening of {Path(table).name}', groups, request.seed, request.resamples, failed)
     _write_text(request.out / 'screening.md', text)
-    _write_table(request.out / 'screening.csv', rows)
+    write_rows(request.out / 'screening.csv', rows)
     write_json(request.out / 'screening.json', {'rows': [row.__dict__ for row in rows], 'failed': failed})
     return OpinionResult(rows, failed)
 
@@ -185,7 +186,9 @@ def _judges(request, images, reference, cache, root, own, only=None):
         return found, {}
     if root is None:
         raise ValueError('--images is missing: the folder that the names of the images are relative to')
-    files = image_files(root, images, reference)
+    # References that no judge looks at need not be there.
+    files = functools.cache(lambda needed: image_files(root, images, reference if needed else None))
+    files(False)  # before a judge is built
     if not request.everything and only is None:
         judges = [request.judges[name]() for name in names]
         return found + score_together(files, judges, request.out / cache, request.device), {}
@@ -202,7 +205,7 @@ def _write(out, prefix, result, title, data_format):
     found, names = result.screening, [row.judge for row in result.screening.rows]
     text = markdown(found, title, result.seed, result.resamples, data_format, result.failed, result.notes)
     _write_text(out / f'{prefix}screening.md', text)
-    _write_table(out / f'{prefix}screening.csv', found.rows)
+    write_rows(out / f'{prefix}screening.csv', found.rows)
     content = {**as_dict(found), 'failed': result.failed, 'seed': result.seed, 'resamples': result.resamples}
     write_json(out / f'{prefix}screening.json', content)
     save_figure(accuracy_figure(title, found), out / f'{prefix}accuracy')
@@ -213,10 +216,3 @@ def _write(out, prefix, result, title, data_format):
 def _write_text(path, text):
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding='utf-8')
-
-
-def _write_table(path, rows):
-    with atomic_path(path) as temporary, open(temporary, 'w', encoding='utf-8', newline='') as file:
-        writer = csv.writer(file, lineterminator='\n')
-        writer.writerow(one.name for one in fields(rows[0]))
-        writer.writerows(astuple(row) for row in rows)

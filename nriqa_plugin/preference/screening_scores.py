@@ -45,20 +45,24 @@ def image_files(root, images, reference=None):
     return {image: (root / image, [root / reference[image]] if image in reference else []) for image in images}
 
 
-def score_together(files, judges, out, device='auto'):
+def score_together(files_of, judges, out, device='auto'):
     """Scores of all judges in one pass over the images; what ``out`` holds already is kept.
+
+    Args:
+        files_of (callable): whether references are needed, to what :func:`image_files` gives.
 
     Returns:
         list[JudgeScores]
     """
-    found = score_files(files, judges, out, device)
+    found = score_files(files_of(any(judge.needs_reference for judge in judges)), judges, out, device)
     return [of_file(found, judge.name) for judge in judges]
 
 
-def score_one_by_one(files, judges, out, device='auto'):
+def score_one_by_one(files_of, judges, out, device='auto'):
     """Scores of judges as they come, so that only one is in memory; one that fails is told and left out.
 
     Args:
+        files_of (callable): as in :func:`score_together`.
         judges (Iterable[tuple[str, Scorer | None, str]]): as :func:`~nriqa_plugin.preference.two_stage.build_each`.
 
     Returns:
@@ -70,7 +74,7 @@ def score_one_by_one(files, judges, out, device='auto'):
             failed[name] = reason
             continue
         try:
-            done.append(of_file(score_files(files, [judge], out, device), judge.name))
+            done.append(of_file(score_files(files_of(judge.needs_reference), [judge], out, device), judge.name))
         except OSError:  # the disk's fault
             raise
         except Exception as error:  # judges of other packages raise all kinds of errors

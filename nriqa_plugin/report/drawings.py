@@ -6,7 +6,17 @@ import math
 import re
 
 from nriqa_plugin.checks import check_file, import_extra, unknown_name
-from nriqa_plugin.evaluation.figures import BODY, BODY_AGAINST, INK, MUTED, RED, Value, plane_figure, violin_figure
+from nriqa_plugin.evaluation.figures import (
+    BODY,
+    BODY_AGAINST,
+    INK,
+    MUTED,
+    RED,
+    Value,
+    plain_names,
+    plane_figure,
+    violin_figure,
+)
 
 JND = 'jnd'
 JND_COLUMNS = ('condition', 'jnd', 'low', 'high')
@@ -93,6 +103,7 @@ def plane(place, pair, title, jnd=None):
     return plane_figure(title, x, y, place.baseline, reverse=True, note=note, size=size)
 
 
+@plain_names
 def curves(place, metric, title):
     """Validation values of one metric during training, one line a method; None when no method has any."""
     found = {name: own[metric] for name, own in place.curves.items() if own.get(metric)}
@@ -103,7 +114,7 @@ def curves(place, metric, title):
     for name, points in found.items():
         number = place.methods.index(name)
         style = {'color': SERIES[number % len(SERIES)], 'linestyle': DASHES[number // len(SERIES) % len(DASHES)]}
-        axes.plot(*zip(*points, strict=True), **style, linewidth=1.5, marker='.', markersize=4, label=name)
+        axes.plot(*zip(*points, strict=True), **style, linewidth=1.5, marker='.', markersize=4, label=_shown(name))
     axes.spines[['top', 'right']].set_visible(False)
     axes.grid(axis='y', linewidth=0.4, color='#dddddd')
     axes.set_xlabel('iteration', fontsize=8)
@@ -143,6 +154,7 @@ def read_jnd(path):
     return found
 
 
+@plain_names
 def as_svg(figure, name):
     """A figure as an ``<svg>`` whose colours are the page's variables; ids begin with ``name``."""
     matplotlib = import_extra('matplotlib', 'report', 'the report')
@@ -156,6 +168,11 @@ def as_svg(figure, name):
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, f'var(--{variable})')
     return text
+
+
+def _shown(name):
+    """A name as a legend shows it: matplotlib leaves out those that begin with an underscore."""
+    return f' {name}' if name.startswith('_') else name
 
 
 def _axis(place, metric, jnd):

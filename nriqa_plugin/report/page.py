@@ -41,8 +41,7 @@ def render(title, places, matrix, drawings, hashes, regions, notes):
         style=markup((HERE / 'style.css').read_text(encoding='utf-8')),
         script=markup(script),
         script_hash=base64.b64encode(hashlib.sha256(f'\n{script}\n'.encode()).digest()).decode(),
-        # A closing tag inside a name must not end the element.
-        data=markup(json.dumps(_data(places, regions), ensure_ascii=False).replace('<', '\\u003c')),
+        data=markup(_json(_data(places, regions))),
         several=len(places) > 1,
         places=[{'place': place, 'rows': _rows(place, matrix)} for place in places],
         heat=_heat(matrix),
@@ -68,6 +67,8 @@ def number(value, largest=None):
         text = f'{value:.4g}'
     else:
         text = f'{value:.{min(max(3 - math.floor(math.log10(largest)), 0), 12)}f}'
+    if float(text) == 0:
+        text = text.removeprefix('-')
     return text.replace('-', '\N{MINUS SIGN}').replace('inf', '\N{INFINITY}')
 
 
@@ -160,6 +161,16 @@ def _place_data(place):
         'judges': [{'metric': judge.metric, 'higher': judge.higher_better} for judge in place.judges.values()],
         'scores': scores,
     }
+
+
+def region_size(region):
+    """Bytes that a region takes on the page."""
+    return len(_json(_region_data(region)).encode()) + len(', ')
+
+
+def _json(content):
+    # A closing tag inside a name must not end the element.
+    return json.dumps(content, ensure_ascii=False).replace('<', '\\u003c')
 
 
 def _region_data(region):

@@ -85,7 +85,8 @@ def load_place(index, network, dataset):
     Raises:
         FileNotFoundError: a folder that the index names is missing.
         ValueError: damaged or duplicate scores, a judge with other weights, direction or images in two runs, a ground
-            truth that differs between two runs, or pictures of one image that differ in size.
+            truth that differs between two runs, pictures of one image that differ in size, or a run that is called as
+            the viewer calls ground truths or inputs.
     """
     runs = index.at(network, dataset)
     base = index.baseline_of(runs[0])
@@ -160,6 +161,9 @@ def _same_images(metric, first, before, name, after):
 def _find_pictures(place, runs):
     scored = {image for samples in place.samples.values() for scores in samples.values() for image in scores}
     known = set(scored)
+    for run in runs:  # their pictures would take each other's place
+        if run.name in (REFERENCE, INPUT):
+            raise ValueError(f'a run cannot be called {run.name!r}: so the viewer calls the ground truths or inputs')
     for name in ('references', 'lq'):  # an input's name may have more at its end, such as x4
         folder = next((getattr(run, name) for run in runs if getattr(run, name) is not None), None)
         if folder is not None:

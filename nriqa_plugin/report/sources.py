@@ -27,7 +27,8 @@ def index_of(texts, baseline=None, references=None, lq=None, images=None, suffix
             the first run.
         references, lq (str | Path | None): folders of ground truths and inputs for all runs.
         images (dict[str, str | Path] | None): folder of results by name of the run, where it is elsewhere.
-        suffix (str): what the results' names have more than those of the ground truths.
+        suffix (str): what the results' names have more than those of the ground truths; default: what ``runs.json``
+            says.
 
     Returns:
         RunIndex
@@ -45,8 +46,9 @@ def index_of(texts, baseline=None, references=None, lq=None, images=None, suffix
             found = read_runs(path)
     if found is None:
         found = _listed(texts, baseline, suffix)
-    elif baseline is not None:
-        found = RunIndex(found.runs, baseline)
+    else:
+        runs = tuple(replace(run, suffix=suffix or run.suffix) for run in found.runs)
+        found = RunIndex(runs, found.baseline if baseline is None else baseline)
     names = {run.name for run in found.runs}
     for name in images or {}:
         if name not in names:
@@ -75,11 +77,18 @@ def _listed(texts, baseline, suffix):
 def _split(text):
     """``(name or '', path)``; a path that exists as it stands wins over NAME=PATH."""
     name, equals, path = text.partition('=')
-    if equals and not Path(text).expanduser().exists():
+    if equals and not _exists(text):
         if not name or not path:
             raise ValueError(f'a run must be NAME=PATH, got {text!r}')
         return name, path
     return '', text
+
+
+def _exists(text):
+    try:
+        return Path(text).expanduser().exists()
+    except OSError:  # too long to be the name of a file
+        return False
 
 
 def _run(name, path, suffix):

@@ -7,9 +7,13 @@
 
   // As many decimals for the whole table as its largest value needs to show four digits.
   function format(values) {
-    const largest = Math.max(...values.flat().filter((value) => value !== null).map(Math.abs), 1e-12);
+    const largest = values.flat().reduce((most, value) => Math.max(most, Math.abs(value ?? 0)), 1e-12);
     const digits = Math.min(Math.max(3 - Math.floor(Math.log10(largest)), 0), 12);
-    return (value) => (value === null ? '–' : value.toFixed(digits).replace('-', '−'));
+    return (value) => {
+      if (value === null) return '–';
+      const text = value.toFixed(digits);
+      return (Number(text) === 0 ? text.replace('-', '') : text).replace('-', '−');
+    };
   }
 
   function values() {

@@ -9,6 +9,7 @@ from PIL import Image
 
 from nriqa_plugin.evaluation.crops import Crop, in_turns, most_different
 from nriqa_plugin.evaluation.images import read_image, to_8_bit
+from nriqa_plugin.report.page import region_size
 from nriqa_plugin.report.places import INPUT, REFERENCE
 
 THUMBNAIL = 320  # px
@@ -91,11 +92,11 @@ def encode(regions, limit):
         what was done.
     """
     encoded = [_encoded(region, 'PNG') for region in regions]
-    if sum(map(_size, encoded)) <= limit:
+    if sum(map(region_size, encoded)) <= limit:
         return encoded, []
     encoded, total, kept = [_encoded(region, 'JPEG') for region in regions], 0, []
     for region in encoded:
-        total += _size(region)
+        total += region_size(region)
         if total > limit:
             break
         kept.append(region)
@@ -145,12 +146,6 @@ def _cut(place, number, crop, pictures, reference):
 def _encoded(region, kind):
     tiles = {name: (tile is not None and data_uri(tile, kind)) or None for name, tile in region.tiles.items()}
     return replace(region, tiles=tiles, thumbnail=data_uri(region.thumbnail, 'JPEG'))
-
-
-def _size(region):
-    """Bytes in the page, with the names and numbers around the pictures."""
-    text = 500 + len(region.crop.image) + sum(len(name) + 8 for name in region.tiles)
-    return text + len(region.thumbnail) + sum(len(uri) for uri in region.tiles.values() if uri)
 
 
 def data_uri(pixels, kind):
