@@ -1,5 +1,6 @@
 """What a sweep reads from an option file of either host: the terms of the loss, and the weight of the GAN."""
 
+import contextlib
 from pathlib import Path
 
 from nriqa_plugin.checks import check_file, check_number, import_extra, in_place
@@ -59,10 +60,11 @@ def terms_of(file):
 
 
 def _weighed(term):
-    """The term with ``weight: paper`` as a number."""
-    if term.get('weight') != PAPER or not term.get('metric'):
-        return term
-    return {**term, 'weight': table_weight(term['metric'])[0]}
+    """The term with ``weight: paper`` as a number; as it is for a judge that has none."""
+    if term.get('weight') == PAPER and term.get('metric'):
+        with contextlib.suppress(ValueError):
+            return {**term, 'weight': table_weight(term['metric'])[0]}
+    return term
 
 
 def gan_weight(file, settings):
