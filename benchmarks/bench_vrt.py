@@ -1,6 +1,6 @@
 """Time and peak memory of a small VRT: fused attention or not, activation checkpointing or not.
 
-    python benchmarks/bench_vrt.py [--threads 1] [--runs 8] [--device cpu] [--side 64] [--frames 7]
+    python benchmarks/bench_vrt.py [--threads 1] [--runs 8] [--device cpu] [--side 64] [--frames 7] [--sides ...]
 
 One forward and backward pass (``train``) or one forward pass without gradients (``infer``) of ``SMALL`` on a clip
 ``(1, frames, 3, side, side)``, each against explicit attention without checkpointing, in turn in one process. Peaks are
@@ -30,6 +30,7 @@ def main():
     parser = arguments(__doc__, runs=8)
     parser.add_argument('--side', type=int, default=64, help='px of the LR frames')
     parser.add_argument('--frames', type=int, default=7)
+    parser.add_argument('--sides', nargs='+', choices=SIDES, default=list(SIDES), help='rows of the table')
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.memory_of:
@@ -40,7 +41,7 @@ def main():
         return
     print(circumstances(options))
     print(f'{"":42s}{"ms":>8s}   time / explicit   {"peak, MB":>12s}')
-    for name in SIDES:
+    for name in options.sides:
         kind = name.split()[0]
         if name == kind:
             print(f'{name + " explicit":42s}{"":8s}   {"1":20s}{memory_of_own_process(name):9.0f}', flush=True)

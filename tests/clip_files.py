@@ -3,6 +3,12 @@
 import numpy as np
 from PIL import Image
 
+SMALL_RBPN = {'base_filter': 8, 'feat': 4, 'n_resblock': 1, 'nFrames': 3}
+SMALL_VRT = {
+    'depths': [1] * 8, 'indep_reconsts': [], 'embed_dims': [8] * 8, 'num_heads': [2] * 8, 'window_size': [2, 4, 4],
+    'pa_frames': 2, 'deformable_groups': 2, 'num_feat': 4,
+}  # fmt: skip
+
 
 def write_clip(folder, frames=7, size=(32, 40), seed=0, names='{:08d}.png', first=0):
     """Write smooth random frames ``(H, W)`` = ``size``; returns their pixels ``(T, H, W, 3)`` uint8."""

@@ -332,6 +332,7 @@ def test_windows_cover_a_clip_one_after_the_other():
     assert [(w.name, w.start, w.stop) for w in windows] == [('a', 0, 7), ('b@00000000', 0, 7), ('b@00000007', 7, 14)]
     assert left == 3
     assert [(w.name, w.stop) for w in split_windows(clips)[0]] == [('a', 7), ('b', 17)]
+    assert [w.name for w in split_windows(clips, 12)[0]] == ['b@00000000']  # not the whole of it
 
 
 # ---------------------------------------------------------------------------------------------- test lists

@@ -63,6 +63,14 @@ def test_a_grouped_weight_sees_its_share_of_the_channels(parts):
     torch.testing.assert_close(ours, theirs)
 
 
+def test_a_narrow_type_samples_the_same_places():
+    given = operands(channels=4, out=3, groups=2, height=3, width=600)
+    narrow = {name: value.to(torch.bfloat16) for name, value in given.items()}
+    wide = {name: value.float() for name, value in narrow.items()}
+    out = deform_conv2d(**narrow, padding=1)
+    torch.testing.assert_close(out, ops.deform_conv2d(**wide, padding=1).to(torch.bfloat16), rtol=0.02, atol=0.02)
+
+
 def test_the_samples_are_not_kept_for_the_backward_pass():
     """What autograd stores is the arguments alone, not the nine times as many samples."""
     given, kept = operands(channels=8, out=2, groups=1), []

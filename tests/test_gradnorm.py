@@ -280,6 +280,16 @@ def test_every_n_updates_at_every_nth_call_and_initial_averages_the_first_values
     assert loss.balance.first['b'] == (pytest.approx(values[0] + values[3]), 2)
 
 
+def test_a_term_that_no_update_would_see_is_refused():
+    balance = {'method': 'gradnorm', 'every': 4, 'lr': 0.5}
+    with pytest.raises(ValueError, match="term 'b': its every: 6 and balance.every: 4 have a common divisor"):
+        LossSum({'a': regression(), 'b': regression(every=6)}, balance=balance)
+    net, inputs, target = small_net(), images(2, 3, 8, 8), images(2, 3, 8, 8, seed=1)
+    loss = LossSum({'a': regression(), 'b': regression(scale=9.0, every=3)}, balance=balance)
+    train(net, loss, 9, inputs, target)  # updates at 1, 5 and 9, the term at 3, 6 and 9
+    assert loss.balance.factors['b'] < 1.0
+
+
 @pytest.mark.parametrize('wrt', ['last_layer', 'output', '0', '2.weight'])
 def test_norms_are_those_of_plain_backward_passes(wrt):
     net, inputs, target = small_net(), images(2, 3, 8, 8), images(2, 3, 8, 8, seed=1)
@@ -366,6 +376,8 @@ def test_a_state_of_other_terms_or_of_none_is_told(plugin_log):
         LossSum({'b': regression()}, balance={'method': 'gradnorm'}).load_loss_state(state)
     LossSum({'a': regression()}, balance={'method': 'gradnorm'}).load_loss_state(LossSum([regression()]).loss_state())
     assert 'saved without balance' in plugin_log.text
+    LossSum([regression()]).load_loss_state(LossSum([regression()], balance={'method': 'gradnorm'}).loss_state())
+    assert 'saved with balance, which is gone' in plugin_log.text
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,15 @@ def test_resizing_a_flow_rescales_its_vectors():
     torch.testing.assert_close(resized, torch.tensor([1.5, 10.0]).view(1, 2, 1, 1).expand(1, 2, 8, 3))
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_warping_in_a_narrow_type_finds_the_same_pixels(dtype):
+    image, flow = torch.rand(1, 2, 3, 700).to(dtype), torch.zeros(1, 3, 700, 2)
+    flow[..., 0] = 0.5
+    expected = flow_warp(image.float(), flow).to(dtype)
+    for given in (flow, flow.to(dtype)):
+        torch.testing.assert_close(flow_warp(image, given), expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     ('call', 'message'),
     [

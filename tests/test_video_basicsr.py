@@ -1,5 +1,6 @@
 """BasicVSR++ on a CPU as on a GPU, RBPN and iSeeBetter in BasicSR: steps, validation, resume, the stock script."""
 
+import copy
 import importlib
 import json
 import os
@@ -80,6 +81,16 @@ def test_a_mirrored_clip_does_not_change_how_later_clips_are_taken(basicvsrpp):
         network(clip[:, [0, 0]])  # a still clip
         assert network.is_mirror_extended
         torch.testing.assert_close(network(clip), expected, rtol=0, atol=0)
+
+
+def test_clips_longer_than_the_cache_stay_on_a_cpu(basicvsrpp):
+    module, network = basicvsrpp
+    short = module.BasicVSRPlusPlus(**TINY['BasicVSRPlusPlus'], cpu_cache_length=1)
+    short.load_state_dict(network.state_dict())
+    clip = torch.rand(1, 2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(short(clip), network(clip), rtol=0, atol=0)
+    assert copy.deepcopy(short)(clip).requires_grad
 
 
 def test_a_basicsr_without_basicvsrpp_is_left_alone(monkeypatch):

@@ -29,6 +29,8 @@ from nriqa_plugin.clips.picking import pick
 from nriqa_plugin.clips.regions import GAP, read_region
 from nriqa_plugin.clips.sources import find_sources
 
+OF_WINDOWS = {'speed': 'speed', 'subpixel': 'subpixel', 'windows': 'count', 'seed': 'seed'}  # options, MovingWindow's
+
 
 def main(arguments=None):
     """Run one of the two commands; what is wrong with the input ends in one line and exit status 2."""
@@ -47,8 +49,10 @@ def cut(options):
     regions = {split: read_region(f'--{split}-region', text, options.scale) for split, text in splits.items() if text}
     if len(regions) == 1:
         raise ValueError('--train-region and --test-region belong together')
-    window = _window(options)
-    making = Making(options.frames, options.step, options.scale, options.names, regions, options.gap, window)
+    if options.gap is not None and not regions:
+        raise ValueError('--gap is of --train-region and --test-region')
+    window, gap = _window(options), GAP if options.gap is None else options.gap
+    making = Making(options.frames, options.step, options.scale, options.names, regions, gap, window)
     counts = make_clips(find_sources(options.sources, stills=window is not None), options.out, making)
     for split, count in counts.items():
         print(f'{count} clips of {making.frames} frames in {options.out / split}')
@@ -68,12 +72,18 @@ def pick_list(options):
 
 
 def _window(options):
+    given = {option: getattr(options, option) for option in OF_WINDOWS if getattr(options, option) is not None}
     if options.moving_window is None:
+        if given:
+            raise ValueError(f'--{next(iter(given))} is of --moving-window')
         return None
+    if options.step is not None:
+        raise ValueError('--step is of videos and frames, not of --moving-window')
     width, _, height = options.moving_window.partition('x')
     if not (width.isdigit() and height.isdigit()):
         raise ValueError(f'--moving-window must be WIDTHxHEIGHT in px, got {options.moving_window!r}')
-    return MovingWindow(int(width), int(height), options.speed, options.subpixel, options.windows, options.seed).check()
+    given = {OF_WINDOWS[option]: value for option, value in given.items()}
+    return MovingWindow(int(width), int(height), **given).check()
 
 
 def _parser():
@@ -89,12 +99,12 @@ def _parser():
     command.add_argument('--names', choices=LAYOUTS, default='plain', help='vimeo: NAME/0000/im1.png')
     command.add_argument('--train-region', help='LEFT,TOP,WIDTH,HEIGHT in px of GT')
     command.add_argument('--test-region', help='the same for the test')
-    command.add_argument('--gap', type=int, default=GAP, help=f'px that the regions lie apart at least ({GAP})')
+    command.add_argument('--gap', type=int, help=f'px that the regions lie apart at least ({GAP})')
     command.add_argument('--moving-window', help='WIDTHxHEIGHT: sources are stills, the window moves over them')
-    command.add_argument('--speed', type=float, default=4.0, help='of the window, px a frame at most (4)')
-    command.add_argument('--subpixel', action='store_true', help='do not round its positions to px')
-    command.add_argument('--windows', type=int, default=1, help='clips of a still (1)')
-    command.add_argument('--seed', type=int, default=0, help='of the windows (0)')
+    command.add_argument('--speed', type=float, help='of the window, px a frame at most (4)')
+    command.add_argument('--subpixel', action='store_true', default=None, help='do not round its positions to px')
+    command.add_argument('--windows', type=int, help='clips of a still (1)')
+    command.add_argument('--seed', type=int, help='of the windows (0)')
     command = commands.add_parser('pick', help='pick a fixed test list out of a list')
     command.set_defaults(run=pick_list)
     command.add_argument('list', type=Path, help='a list of clips, one a line, the name first')

@@ -22,13 +22,16 @@ def deform_conv2d(input, offset, weight, bias=None, stride=1, padding=0, dilatio
         mask (Tensor, optional): ``(N, G * K, H', W')``, a factor for every sample.
 
     Returns:
-        Tensor: ``(N, C_out, H', W')``.
+        Tensor: ``(N, C_out, H', W')`` of the input's type; computed in float32 at least, as torchvision does under
+        autocast, for narrower types cannot hold a position to a fraction of a pixel.
     """
     if input.device.type != 'cpu':
         return ops.deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
     places = [_pair(value) for value in (stride, padding, dilation)]
-    inputs = (input, offset, weight, bias, mask, places)
-    return checkpoint(_by_sampling, *inputs, use_reentrant=False, preserve_rng_state=False)
+    dtype = torch.promote_types(input.dtype, torch.float32)
+    tensors = [t if t is None else t.to(dtype) for t in (input, offset, weight, bias, mask)]
+    out = checkpoint(_by_sampling, *tensors, places, use_reentrant=False, preserve_rng_state=False)
+    return out.to(input.dtype)
 
 
 def _by_sampling(x, offset, weight, bias, mask, places):

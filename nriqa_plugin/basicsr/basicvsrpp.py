@@ -1,7 +1,8 @@
-"""BasicSR's BasicVSR++ on a CPU: two faults of its class, mended from outside, and its alignment made faster."""
+"""BasicSR's BasicVSR++ on a CPU: three faults of its class, mended from outside, and its alignment made faster."""
 
 import functools
 import importlib
+import math
 from types import SimpleNamespace
 from unittest import mock
 
@@ -12,11 +13,12 @@ from nriqa_plugin.archs.deformable import deform_conv2d
 
 
 def mend_basicvsrpp():
-    """Give ``BasicVSRPlusPlus`` its alignment without CUDA, too, and let it forget a mirrored clip; once.
+    """Give ``BasicVSRPlusPlus`` its alignment and long clips without CUDA, and let it forget a mirrored clip; once.
 
     The host adds ``deform_align`` only where CUDA is found, though torchvision's deformable convolution runs on a
     CPU: there the network would be another one, with another state dict. And having seen one clip that is its own
-    mirror image in time (``flip_seq``, a still clip of even length) it takes every later clip for such a one. What
+    mirror image in time (``flip_seq``, a still clip of even length) it takes every later clip for such a one. And
+    of a clip longer than ``cpu_cache_length`` it moves features between CPU and GPU, also where there is none. What
     its file calls ``torchvision.ops.deform_conv2d`` becomes :func:`nriqa_plugin.archs.deformable.deform_conv2d`.
     """
     try:
@@ -35,10 +37,12 @@ def _with_alignment(stock):
     def init(self, *args, **options):
         with mock.patch.object(torch.cuda, 'is_available', return_value=True):  # nothing goes to CUDA while building
             stock(self, *args, **options)
-        self.register_forward_pre_hook(_forget_mirrored)
+        self.register_forward_pre_hook(functools.partial(_before_a_clip, cache_length=self.cpu_cache_length))
 
     return init
 
 
-def _forget_mirrored(network, _):
+def _before_a_clip(network, _, cache_length):
     network.is_mirror_extended = False
+    on_cpu = next(network.parameters()).device.type == 'cpu'
+    network.cpu_cache_length = math.inf if on_cpu else cache_length

@@ -85,7 +85,8 @@ class ClipDegradation:
     def crop(self, clip, box, generator):
         """What a crop of the LQ clip would be, without downscaling all of it.
 
-        Coders (``jpeg``, ``h264``) begin their blocks at the corner of the crop, as at a whole frame's.
+        What stands before ``bicubic`` gets the crop and ``margin`` px around it, as far as there are any, what stands
+        after gets the crop alone. Coders (``jpeg``, ``h264``) begin their blocks at the corner of what they get.
 
         Args:
             clip (Tensor): whole frames ``(T, 3, H, W)`` in [0, 1].

@@ -10,7 +10,7 @@ class Window(NamedTuple):
 
     Attributes:
         clip (int): its place in the data set.
-        name (str): the clip's, with ``@START`` where several windows share a clip.
+        name (str): the clip's, with ``@START`` where it is not the whole clip.
         start, stop (int): frames.
     """
 
@@ -36,7 +36,7 @@ def split_windows(clips, frames=None):
         count = len(clip.gt) // length
         left += len(clip.gt) - count * length
         for start in range(0, count * length, length):
-            name = clip.name if count == 1 else f'{clip.name}@{start:08d}'
+            name = clip.name if length == len(clip.gt) else f'{clip.name}@{start:08d}'
             found.append(Window(index, name, start, start + length))
     return found, left
 

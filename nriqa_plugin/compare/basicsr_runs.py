@@ -15,6 +15,7 @@ from nriqa_plugin.stock_runs import BASICSR_STEP, curve_of, follow
 HEAD = """# python -m basicsr.{script} -opt {file}
 # from the folder {cwd}
 """
+RUNNING = ('flip_seq', 'center_frame_only')  # of val: how the host's video model applies the network
 PLUGIN = 'plugin: !!python/name:nriqa_plugin.basicsr.VERSION\n'
 # The stock script can start but not resume without a GPU; this is the same script, mended.
 RESUME_ON_CPU = (
@@ -203,6 +204,7 @@ class BasicSRRuns:
             loading = ('pretrain_network_g', 'param_key_g', 'strict_load_g')
             loaded = {key: value for key, value in self.base['path'].items() if key in loading}
         replaced = ('train', 'logger', 'datasets', 'val', 'path')
+        running = {key: self.base['val'][key] for key in RUNNING if key in self.base['val']}
         sets = {f'test_{i}': option for i, option in enumerate(self.sets(which).values(), 1)}
         options = {
             **{key: value for key, value in self.base.items() if key not in replaced},
@@ -213,7 +215,7 @@ class BasicSRRuns:
                 **loaded,
                 'results_root': str(file.parent / which),
             },
-            'val': {'save_img': True, 'suffix': None, 'metrics': None},
+            'val': {**running, 'save_img': True, 'suffix': None, 'metrics': None},
         }
         test_file = file.with_name(f'{file.stem}_{which}.yml')
         test_file.write_text(self._text('test', test_file, options), encoding='utf-8')

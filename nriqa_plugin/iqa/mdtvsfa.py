@@ -74,8 +74,9 @@ class MDTVSFA(Scorer):
     def score(self, pred, ref=None):
         frames = (pred.flatten(0, 1) - self.mean) / self.std
         if self.checkpoint or not torch.is_grad_enabled():
-            features = [recomputed(self._features, frame, use_reentrant=False) for frame in frames.split(1)]
-            features = torch.cat(features)
+            # Nothing in it is random: saving the generators would make a GPU wait at every frame.
+            once = {'use_reentrant': False, 'preserve_rng_state': False}
+            features = torch.cat([recomputed(self._features, frame, **once) for frame in frames.split(1)])
         else:
             features = self._features(frames)
         return self.head(features.unflatten(0, pred.shape[:2]), self.dataset)

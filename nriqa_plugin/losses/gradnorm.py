@@ -44,12 +44,14 @@ class GradNorm:
         lr (float): in (0, 1], of the weights.
         wrt (str): ``last_layer`` (the weight that is nearest to the prediction in its autograd graph), ``output`` (the
             prediction itself), or the name of a layer or parameter of the network.
-        every (int): update at every n-th call with gradients; between, a step costs what it does without balance.
+        every (int): update at every n-th call with gradients, the first one included; between, a step costs what it
+            does without balance. No common divisor with a term's ``every``: they would never meet.
         initial (int): :math:`L_i(0)` is the mean over the first so many updates; the paper's 1 is one batch's.
         ratio_limits, weight_limits (list[float]): ``[low, high]`` with 0 < low <= 1 <= high.
 
     Raises:
-        ValueError, TypeError: naming the option; a judge whose best score is infinite and has no ``stop_at``.
+        ValueError, TypeError: naming the option; a judge whose best score is infinite and has no ``stop_at``; a term
+            that no update would see.
     """
 
     def __init__(self, terms, option):
@@ -69,10 +71,17 @@ class GradNorm:
         for term in terms:
             if term.weight > 0:  # one of weight 0 never acts
                 with in_place(f'balance: term {term.name!r}'):
+                    self._check_meets(term.every)
                     self.start[term.name], self.offset[term.name] = term.weight, distance_offset(term.loss)
         self.factors = dict.fromkeys(self.start, 1.0)
         self.first = dict.fromkeys(self.start, (0.0, 0))  # sum and number of the values that L(0) is the mean of
         self.calls = 0
+
+    def _check_meets(self, every):
+        # Updates are at calls 1, 1 + balance.every, ..., the term at the iterations that its own number divides.
+        if math.gcd(every, self.every) > 1:
+            raise ValueError(f'its every: {every} and balance.every: {self.every} have a common divisor, so that no '
+                             'update would ever see it; choose numbers without one')  # fmt: skip
 
     def is_due(self):
         """Count a call with gradients; whether the weights are updated in it."""
@@ -94,7 +103,6 @@ class GradNorm:
         for name, norm in zip(acting, self.layer.norms(pred, [gradients[name] for name in acting]), strict=True):
             table[0, names.index(name)], table[1, names.index(name)] = norm, values[name]
         if distributed.is_available() and distributed.is_initialized():
-            table = table.float() if pred.device.type == 'mps' else table
             distributed.all_reduce(table)
             table = table / distributed.get_world_size()
         norms, values = (dict(zip(names, row, strict=True)) for row in table.tolist())

@@ -285,6 +285,9 @@ class LossSum(nn.Module):
                 self.balance.load_state(state['balance'])
             else:
                 logger.warning('the training state was saved without balance: its weights begin at their start')
+        elif 'balance' in state:
+            logger.warning('the training state was saved with balance, which is gone: the weights are those of the '
+                           'options again, not the learnt ones')  # fmt: skip
         for term in self.terms:
             term.dropped.fill_(state['dropped'].get(term.name, 0))
             if term.name in state['terms'] and hasattr(term.loss, 'load_loss_state'):
