@@ -503,7 +503,7 @@ def test_the_stock_script_trains_and_validates_on_whole_clips(tmp_path):
     network = {'type': 'BasicVSR', 'num_feat': 4, 'num_block': 1}
     text = train_with_stock_script(tmp_path, training(tmp_path, (256, 256), 'VideoRecurrentModel', network))
     assert len(re.findall(r'l_pix: \d', text)) == 2
-    assert re.search(r'# psnr: \d+\.\d+\s+# a: \d+\.\d+\s+# b: \d+\.\d+', text)
+    assert re.search(r'# psnr: \d+\.\d+\s+# a: \d+\.\d+\s+# b@00000000: \d+\.\d+', text)
     assert '1 frames at the ends of clips fill no window' in text
 
 
