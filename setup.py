@@ -37,7 +37,7 @@ EXTRAS = {
     'gts': ['spandrel==0.4.2'],
     'report': ['jinja2', 'matplotlib', 'scikit-image', 'scipy'],
     'video': ['av>=15'],
-    'dev': ['choix', 'pytest', 'pytest-xdist', 'ruff==0.17.5', 'selenium', 'spandrel==0.4.2'],
+    'dev': ['choix', 'pytest', 'pytest-xdist', 'ruff==0.17.5', 'scikit-learn', 'selenium', 'spandrel==0.4.2'],
 }
 
 setup(

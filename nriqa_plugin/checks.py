@@ -23,7 +23,7 @@ YAML_NUMBER = re.compile(r'[-+]?\d+(\.\d*([eE][-+]\d+)?)?')  # of YAML 1.1, as P
 
 def unknown_name(what, got, allowed):
     """A ``ValueError`` that shows the closest of the ``allowed`` names, then all of them."""
-    allowed = sorted(allowed)
+    allowed = [str(name) for name in sorted(allowed)]
     return ValueError(f'unknown {what} {got!r}.{did_you_mean(got, allowed)} Allowed: {", ".join(allowed)}')
 
 

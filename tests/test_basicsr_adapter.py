@@ -22,6 +22,7 @@ from nriqa_plugin.iqa import create_scorer
 from nriqa_plugin.losses import NRIQALoss
 from nriqa_plugin.losses.training_state import random_state
 from nriqa_plugin.mdf import Discriminator, save_mdf
+from tests.clip_files import SMALL_RBPN, SMALL_VRT, write_clip
 from tests.judges import Darkness, TinyNet
 from tests.multigt_data import write_sets
 from tests.test_checks_and_scorer import Malicious
@@ -135,6 +136,10 @@ def test_every_registered_name_builds_from_a_plain_option_dict(photographs, monk
         ) > 0.1,
     }  # fmt: skip
     save_mdf(photographs / 'mdf.pth', [Discriminator(4)], {'range': [0, 1]})
+    write_clip(photographs / 'clips' / 'a', frames=3)
+    np.save(photographs / 'digits.npy', np.zeros((2, 20, 64, 64), np.uint8))
+    clips = {**data, 'dataroot_gt': str(photographs / 'clips'), 'degradation': 'bicubic', 'num_frame': 3}
+    del clips['dataroot_lq']
     built |= {
         'MDFLoss': lambda: build_loss({'type': 'MDFLoss', 'weights': str(photographs / 'mdf.pth')}),
         'DnCNN': lambda: build_network({'type': 'DnCNN', 'nc': 4, 'nb': 3})(torch.rand(1, 1, 9, 9)).shape == (1, 1, 9, 9),
@@ -142,6 +147,15 @@ def test_every_registered_name_builds_from_a_plain_option_dict(photographs, monk
             'type': 'DegradedImageDataset', 'name': 'x', 'phase': 'val', 'scale': 1, 'dataroot_gt': gt,
             'degradation': {'type': 'jpeg', 'quality': 10}, 'io_backend': {'type': 'disk'},
         })) == 2,
+        'RBPN': lambda: build_network({'type': 'RBPN', **SMALL_RBPN})(torch.rand(1, 3, 3, 32, 32)).shape == (1, 3, 128, 128),
+        'VRT': lambda: build_network({'type': 'VRT', **SMALL_VRT})(torch.rand(1, 2, 3, 40, 40)).shape == (1, 2, 3, 160, 160),
+        'SRGANDiscriminator': lambda: build_network({'type': 'SRGANDiscriminator'})(torch.rand(2, 3, 32, 32)).shape == (2,),
+        'SimpleVSR': lambda: build_network({'type': 'SimpleVSR'})(torch.rand(1, 5, 1, 32, 32)).shape == (1, 1, 64, 64),
+        'ClipFolderDataset': lambda: build_dataset({'type': 'ClipFolderDataset', **clips, 'gt_size': 32})[0]['lq'].shape == (3, 3, 8, 8),
+        'ClipFolderTestDataset': lambda: build_dataset({'type': 'ClipFolderTestDataset', **clips})[0]['lq'].shape == (3, 3, 8, 10),
+        'MovingDigitsDataset': lambda: build_dataset({
+            'type': 'MovingDigitsDataset', 'name': 'x', 'phase': 'train', 'scale': 2, 'file': str(photographs / 'digits.npy'),
+        })[0]['lq'].shape == (5, 1, 32, 32),
         'calculate_loss': lambda: calculate_metric(
             {'img': gray, 'img2': gray + 51}, {'type': 'calculate_loss', 'terms': [{'type': 'L1Loss', 'weight': 2.0}], 'better': 'lower'}
         ) == pytest.approx(0.4, rel=1e-5),

@@ -329,6 +329,55 @@ def test_a_weight_without_a_place_of_its_own_is_refused(tmp_path, text, message)
     assert not (tmp_path / 'out.yml').exists()
 
 
+PRESET = """\
+train:
+  pixel_opt:
+    type: LossSum   # one sum
+    preset: both
+    TERMS
+"""
+
+
+@pytest.mark.parametrize('newline', ['\n', '\r\n'])
+@pytest.mark.parametrize(
+    ('there', 'expected'),
+    [
+        (None, None),
+        ('terms: {}', {'far': {'weight': 2.5}, 'bright': {'weight': 1e-06}}),
+        ('terms: {bright: {weight: paper, every: 2}, gone: ~}',
+         {'far': {'weight': 2.5}, 'bright': {'weight': 1e-06, 'every': 2}, 'gone': None}),
+        ('terms:\n      bright:   # this one\n        every: 2\n      far: {}',
+         {'bright': {'weight': 1e-06, 'every': 2}, 'far': {'weight': 2.5}}),
+    ],
+)  # fmt: skip
+def test_weights_of_a_preset_are_put_beside_it_and_nothing_else_changes(tmp_path, there, expected, newline):
+    yaml = pytest.importorskip('yaml')
+    text = PRESET.replace('TERMS', there or 'presets: p.yml').replace('\n', newline)
+    (tmp_path / 'in.yml').write_bytes(text.encode())
+    places = WeightsInFile(tmp_path / 'in.yml')
+    places.write(
+        tmp_path / 'out.yml', places.beside_preset('pixel_opt', {'far': 2.5, 'bright': 1e-6}), lambda path: None
+    )
+    made = (tmp_path / 'out.yml').read_bytes().decode()
+    before, after = (yaml.safe_load(content)['train']['pixel_opt'] for content in (text, made))
+    expected = expected or {'far': {'weight': 2.5}, 'bright': {'weight': 1e-06}}
+    assert after == {**before, 'terms': expected}
+    assert made.count('# one sum') == 1
+    assert ('\n' in made.replace('\r\n', '')) == (newline == '\n')
+
+
+def test_a_flow_mapping_takes_the_weights_too_and_empty_terms_are_refused(tmp_path):
+    yaml = pytest.importorskip('yaml')
+    file = tmp_path / 'in.yml'
+    file.write_text('train: {pixel_opt: {type: LossSum, preset: a}}')
+    places = WeightsInFile(file)
+    places.write(tmp_path / 'out.yml', places.beside_preset('pixel_opt', {'x': 3}), lambda path: None)
+    assert yaml.safe_load((tmp_path / 'out.yml').read_text())['train']['pixel_opt']['terms'] == {'x': {'weight': 3.0}}
+    file.write_text('train: {pixel_opt: {type: LossSum, preset: a, terms: }}')
+    with pytest.raises(ValueError, match=r'in.yml: train.pixel_opt.terms is empty'):
+        WeightsInFile(file).beside_preset('pixel_opt', {'x': 3})
+
+
 # -------------------------------------------------------------------------------------------- option files
 
 OPTIONS = """\
@@ -446,6 +495,34 @@ def test_with_the_new_file_the_pulls_are_as_wanted(option_file, tmp_path):
     others = by_name(calibrate_option_file(out, shares, batches=3, seed=5))
     assert others['tinynet'].pull != rows['tinynet'].pull
     assert others['tinynet'].pull == pytest.approx(2.0, rel=0.5)
+
+
+@pytest.mark.parametrize('beside', ['', '    terms: {tinynet: {augment: true}}\n'])
+def test_a_preset_is_calibrated_and_its_new_weights_stand_beside_it(option_file, tmp_path, beside):
+    (tmp_path / 'presets.yml').write_text(
+        """\
+terms:
+  pixel: {type: L1Loss, weight: 1.0}
+  tinynet: {type: NRIQALoss, metric: 'tests.judges:TinyNet', weight: 0.1}
+presets:
+  both: {terms: [pixel, tinynet]}
+"""
+    )
+    losses = (
+        f'  pixel_opt:\n    type: LossSum   # one sum\n    preset: both\n    presets: {tmp_path}/presets.yml\n{beside}'
+    )
+    file, out = option_file(losses=losses), tmp_path / 'out.yml'
+    row = by_name(calibrate_option_file(file, {'tinynet': 2.0}, batches=2, seed=4, out=out))['tinynet']
+    assert row.weight == 0.1
+    assert row.proposed != 0.1
+    added = f'tinynet: {{weight: {yaml_float(row.proposed)}}}'
+    text = file.read_text().replace('tinynet: {', added[:-1] + ', ') if beside else file.read_text().replace(
+        '    type: LossSum', f'    terms: {{{added}}}\n    type: LossSum'
+    )  # fmt: skip
+    assert out.read_text() == text
+    again = by_name(calibrate_option_file(out, {'tinynet': 2.0}, batches=2, seed=4))['tinynet']
+    assert again.weight == row.proposed
+    assert again.pull == pytest.approx(2.0, rel=2 * ROUNDED)
 
 
 def test_the_same_seed_gives_the_same_numbers_and_leaves_the_generators_alone(option_file):

@@ -105,3 +105,16 @@ def test_in_a_sum_they_see_rgb_in_zero_to_one():
 def test_wrong_options_and_images_are_named(call, kind, message):
     with pytest.raises(kind, match=message):
         call()
+
+
+def test_squared_variation_is_half_of_iseebetters_and_has_its_gradient():
+    """Twice the sum over both directions of the mean squared difference (the PyTorch versions of SRGAN, iSeeBetter)."""
+    pred = images(2, 3, 6, 8).double().requires_grad_()
+    vertical, horizontal = pred.diff(dim=-2).square(), pred.diff(dim=-1).square()
+    published = 2 * (vertical.sum() / (3 * 5 * 8) + horizontal.sum() / (3 * 6 * 7)) / 2  # the batch has two
+    loss = TVLoss(squared=True)(pred)
+    torch.testing.assert_close(2 * loss, published)
+    (got,), (expected,) = (torch.autograd.grad(value, pred) for value in (2 * loss, published))
+    torch.testing.assert_close(got, expected)
+    with pytest.raises(TypeError, match='squared'):
+        TVLoss(squared='yes')

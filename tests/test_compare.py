@@ -231,6 +231,17 @@ def test_the_written_option_file_is_what_basicsr_reads(tmp_path):
     assert isinstance(read['plugin'], str)
 
 
+def test_a_test_applies_the_network_as_the_validation_does(tmp_path, monkeypatch):
+    """The host's video model reads these under ``val`` whenever it runs a network."""
+    options = base_options(tmp_path)
+    options['val']['flip_seq'] = True
+    monkeypatch.setattr('nriqa_plugin.compare.basicsr_runs.follow', lambda *args, **more: None)
+    BasicSRRuns(read_family(write_family(tmp_path, options)), 0).test(tmp_path / 'run.yml', 'net.pth', 'test', None)
+    assert read_yaml(tmp_path / 'run_test.yml')['val'] == {
+        'flip_seq': True, 'save_img': True, 'suffix': None, 'metrics': None
+    }  # fmt: skip
+
+
 def test_a_shorter_training_keeps_the_curve_of_its_learning_rate(tmp_path):
     host = BasicSRRuns(read_family(write_family(tmp_path, base_options(tmp_path, steps=1000))), 0)
     file = tmp_path / 'short.yml'

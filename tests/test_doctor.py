@@ -248,6 +248,23 @@ def test_a_loss_alone_and_a_pair_in_their_slots_are_measured(option_file):
     assert row(result, 'tinynet')[3] == row(result, 'second')[3], 'the same weighted gradient'
 
 
+def test_the_terms_of_a_preset_are_measured_and_an_unknown_one_is_one_line(option_file, tmp_path):
+    (tmp_path / 'presets.yml').write_text(
+        f"terms: {{l1: {{type: L1Loss, weight: 2.0}}, tinynet: {{type: NRIQALoss, metric: '{JUDGE}', weight: 0.1}}}}\n"
+        'presets: {both: {terms: [l1, tinynet]}, one: {terms: [l1]}}\n'
+    )
+    sums = {'type': 'LossSum', 'preset': 'both', 'presets': str(tmp_path / 'presets.yml')}
+    result = doctor(option_file(train={**SCHEDULE, 'pixel_opt': sums}))
+    assert result.exit_code == 0, result.output
+    by_hand = doctor(option_file())
+    for term in ('l1', 'tinynet'):
+        assert row(result, term)[1:4] == row(by_hand, term)[1:4]
+    wrong = doctor(option_file(train={**SCHEDULE, 'pixel_opt': {**sums, 'preset': 'bth'}}))
+    assert wrong.exit_code == 2
+    assert 'train.pixel_opt: unknown preset of' in wrong.stderr
+    assert "'bth'. Did you mean 'both'" in wrong.stderr
+
+
 def test_the_hosts_own_model_is_noted(option_file):
     result = doctor(option_file(model_type='SRModel'))
     assert result.exit_code == 0, 'it can train'

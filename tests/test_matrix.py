@@ -229,9 +229,12 @@ def test_the_shipped_experiments_make_option_files(file, tmp_path, monkeypatch):
 
 
 def test_the_papers_rows_are_shipped():
-    losses = read_yaml(ROOT / 'options' / 'matrix' / 'paper_losses.yml')['losses']
+    family = read_experiments(ROOT / 'options' / 'matrix' / 'sr_x4.yml').groups[0].family
+    losses = family.losses
     judges = {'pieapp', 'dbcnn', 'nima', 'paq2piq', 'hyperiqa', 'maniqa', 'clipiqa'}
+    assert family.more == {'lpips_gradnorm': {'balance': {'method': 'gradnorm', 'alpha': 1.5}}}
     made = {frozenset(terms) - {'pixel'} for terms in losses.values()}
+    assert len(losses) == len(made) + 1  # the one under GradNorm
     assert made == {
         frozenset(), frozenset({'lpips'}), *(frozenset({judge}) for judge in judges),
         *(frozenset({'lpips', judge}) for judge in judges - {'pieapp'}), frozenset({'lpips', 'nima', 'clipiqa'}),

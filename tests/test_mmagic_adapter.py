@@ -22,6 +22,7 @@ from nriqa_plugin.iqa import create_scorer
 from nriqa_plugin.losses import LossSum as CoreLossSum
 from nriqa_plugin.mdf import Discriminator, save_mdf
 from nriqa_plugin.mmagic import metrics, registration, resume
+from tests.clip_files import SMALL_RBPN, SMALL_VRT, write_clip
 from tests.judges import Brightness, Darkness, TinyNet
 from tests.mmagic_runs import paired, pipeline, write_images
 from tests.multigt_data import write_sets
@@ -107,6 +108,8 @@ def test_every_registered_name_builds_from_a_plain_config_dict(tmp_path):
     backbone = {'backbone': 'squeezenet1_1', 'weights': str(saved_backbone(tmp_path, 'squeezenet1_1')[1])}
     save_mdf(tmp_path / 'mdf.pth', [Discriminator(4)], {'range': [0, 1]})
     candidates = str(write_sets(tmp_path / 'sets'))
+    write_clip(tmp_path / 'clips' / 'a', frames=3)
+    np.save(tmp_path / 'digits.npy', np.zeros((2, 20, 64, 64), np.uint8))
     options = {
         'LossSum': {'terms': TERMS},
         'LossPair': {'terms': TERMS},
@@ -119,6 +122,14 @@ def test_every_registered_name_builds_from_a_plain_config_dict(tmp_path):
         'LRConsistencyLoss': {'downscaling': 'area'},
         'RLFN': {'feature_channels': 8},
         'DnCNN': {'nc': 4, 'nb': 3},
+        'RBPN': SMALL_RBPN,
+        'VRT': SMALL_VRT,
+        'SimpleVSR': {},
+        'SRGANDiscriminator': {},
+        'ClipFolderDataset': {'data_root': str(tmp_path), 'data_prefix': {'gt': 'clips'}, 'num_input_frames': 3},
+        'ClipWindow': {'num_frames': 3},
+        'ClipCrop': {'gt_size': 32},
+        'MovingDigitsDataset': {'file': str(tmp_path / 'digits.npy'), 'pipeline': []},
         'LossMetric': {'terms': TERMS},
         'Degrade': {'degradation': 'jpeg'},
         'ExponentialToLR': {'optimizer': torch.optim.SGD([torch.zeros(1)], 0.1), 'eta_min': 1e-4, 'end': 9},

@@ -16,6 +16,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
 import nriqa_plugin.mmagic  # noqa: F401
+from nriqa_plugin.archs.vrt import SMALL as SMALL_VRT
 from nriqa_plugin.losses import LossSum
 from nriqa_plugin.mdf.discriminator import Discriminator
 from nriqa_plugin.mdf.mdf_file import save_mdf
@@ -43,6 +44,10 @@ SMALL = {
     'RRDBNet': {'mid_channels': 4, 'num_blocks': 1, 'growth_channels': 4},
     'UNetDiscriminatorWithSpectralNorm': {'mid_channels': 4},
     'ModifiedVGG': {'mid_channels': 4},
+    'RBPN': {'base_filter': 4, 'feat': 4, 'n_resblock': 1, 'spynet_path': None},
+    'SRGANDiscriminator': {'num_feat': 4},
+    'SimpleVSR': {'form': 'paper'},
+    'VRT': {**SMALL_VRT, 'spynet_path': None},
     'BasicVSRPlusPlusNet': {'mid_channels': 16, 'num_blocks': 1, 'spynet_pretrained': None},
 }
 
@@ -68,6 +73,9 @@ def shrunk(option, backbone):
     if not isinstance(option, dict):
         return DOWNLOADED.get(option, option) if isinstance(option, str) else option
     option = {key: shrunk(value, backbone) for key, value in option.items()} | SMALL.get(option.get('type'), {})
+    if 'presets' in option:
+        lpips = {'options': {'net': 'squeeze'}, 'weights': backbone}
+        option |= {'presets': str(ROOT / option['presets']), 'terms': {'lpips': lpips}}
     if option.get('metric') == 'lpips':
         option |= {'options': {'net': 'squeeze'}, 'weights': backbone}
     if option.get('type') == 'VGGLoss':
@@ -105,10 +113,17 @@ def steps(config):
     options = dict(config['model'])
     model, optim_wrapper = build(options, options.pop('pixel_loss'))
     check_losses(model)
-    side, frames = (64, 2) if 'BasicVSR' in model.generator.__class__.__name__ else (48, None)
+    side, frames = (64, 2) if config['model']['type'] == 'BasicVSR' else (48, None)
     if (config['model'].get('discriminator') or {}).get('type') == 'ModifiedVGG':
         side = 32  # its discriminator takes 128 px only
-    data = batch(side, frames)
+    if config['model']['generator']['type'] == 'RBPN':
+        frames = 7
+    data = batch(side, frames, middle=frames == 7)
+    if config['model']['generator']['type'] == 'SimpleVSR':
+        data = batch(16, 5, middle=True)
+        data['inputs'] = [clip[:, :1].repeat(1, 1, 2, 2) for clip in data['inputs']]
+        for sample in data['data_samples']:
+            sample.gt_img = sample.gt_img[:1]
     if config['model']['generator']['type'] == 'DnCNN':
         data['inputs'] = [sample.gt_img for sample in data['data_samples']]  # the size of the ground truth
     if type(model.data_preprocessor).__name__ == 'MultiGTPreprocessor':

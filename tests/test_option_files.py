@@ -20,6 +20,7 @@ from basicsr.test import test_pipeline as stock_test_pipeline
 from basicsr.utils.options import parse_options, yaml_load
 
 from nriqa_plugin.archs import RLFN
+from nriqa_plugin.archs.vrt import SMALL as SMALL_VRT
 from nriqa_plugin.basicsr.losses import LossSum
 from nriqa_plugin.basicsr.multigt import build_sampler
 from nriqa_plugin.iqa import Scorer
@@ -44,7 +45,13 @@ SMALLER = {
     'RRDBNet': {'num_feat': 4, 'num_block': 1, 'num_grow_ch': 4},
     'SwinIR': {'depths': [1], 'num_heads': [2], 'embed_dim': 8},
     'UNetDiscriminatorSN': {'num_feat': 4},
+    'BasicVSRPlusPlus': {'mid_channels': 16, 'num_blocks': 1, 'spynet_path': None},
+    'RBPN': {'base_filter': 4, 'feat': 4, 'n_resblock': 1, 'spynet_path': None},
+    'SRGANDiscriminator': {'num_feat': 4},
+    'SimpleVSR': {'form': 'paper'},  # a quarter of the parameters
+    'VRT': {**SMALL_VRT, 'spynet_path': None},
 }
+FRAMES = {'Vimeo90KDataset': 'middle', 'Vimeo90KRecurrentDataset': 'all'}  # of video data sets: which have a GT
 PLUGIN_LINE = 'plugin: !!python/name:nriqa_plugin.basicsr.VERSION'
 
 
@@ -57,6 +64,8 @@ def small(tmp_path_factory):
     torch.save(models.squeezenet1_1(weights=None).state_dict(), folder / 'squeeze.pth')
     features = torch.nn.ModuleDict({'features': models.vgg.make_layers(models.vgg.cfgs['E'])})
     torch.save(features.state_dict(), folder / 'vgg19.pth')
+    features = torch.nn.ModuleDict({'features': models.vgg.make_layers(models.vgg.cfgs['D'])})
+    torch.save(features.state_dict(), folder / 'vgg16.pth')
     save_mdf(folder / 'mdf.pth', [Discriminator(4)], {'task': 'sisr', 'range': [0, 1]})
     lq = Image.fromarray(np.random.default_rng(0).integers(0, 256, (56, 60, 3), dtype=np.uint8))
     for kind, image in (('GTmod12', lq.resize((240, 224), Image.BICUBIC)), ('LRbicx4', lq)):
@@ -75,10 +84,14 @@ def shrunk(option, folder):
     option = {key: shrunk(value, folder) for key, value in option.items()}
     if option.get('metric') == 'lpips':
         option |= {'options': {'net': 'squeeze'}, 'weights': str(folder / 'squeeze.pth')}
+    if 'presets' in option:
+        lpips = {'options': {'net': 'squeeze'}, 'weights': str(folder / 'squeeze.pth')}
+        option |= {'presets': str(ROOT / option['presets']), 'terms': {'lpips': lpips}}
     if option.get('metric') == 'musiq':
         option |= {'weights': str(folder / 'musiq.pth')}
     if option.get('type') == 'VGGLoss':
-        option |= {'weights': str(folder / 'vgg19.pth')}
+        backbone = 'vgg16' if option.get('layers') == 'isee_better' else 'vgg19'
+        option |= {'weights': str(folder / f'{backbone}.pth')}
     if option.get('type') == 'MDFLoss':
         option |= {'weights': str(folder / 'mdf.pth')}
     option |= SMALLER.get(option.get('type'), {})
@@ -114,7 +127,7 @@ def test_training_option_files_build_and_take_a_step_with_every_term(file, small
             term.pop('start_iter', None)  # every term has to act in the one step
     model = build_model(opt)
     train = opt['datasets']['train']
-    side = train.get('gt_size') or opt['scale'] * train['lq_size']
+    side = train.get('gt_size') or opt['scale'] * train.get('lq_size', 32)
     before = torch.nn.utils.parameters_to_vector(model.net_g.parameters()).detach().clone()
     kernels = dict.fromkeys(('kernel1', 'kernel2', 'sinc_kernel'), torch.full((1, 21, 21), 1 / 441))
     n = opt.get('queue_size', 1)  # Real-ESRGAN's degradation takes another way with two images than with one
@@ -126,7 +139,13 @@ def test_training_option_files_build_and_take_a_step_with_every_term(file, small
         batch |= {'gt_candidates': torch.rand(n, 3, 3, side, side), **more}
     else:
         lq_side = side // opt['scale']
-        batch['lq'] = torch.rand(n, 3, lq_side, lq_side)
+        clip = [n, train['num_frame']] if train['type'] in FRAMES else [n]
+        batch['lq'] = torch.rand(*clip, 3, lq_side, lq_side)
+        if FRAMES.get(train['type']) == 'all':
+            clip[1], batch['lq'] = 2, batch['lq'][:, :2]  # a recurrent network takes any number
+            batch['gt'] = torch.rand(*clip, 3, side, side)
+    if train['type'] == 'MovingDigitsDataset':
+        batch = {'gt': torch.rand(1, 1, 64, 64), 'lq': torch.rand(1, train['num_frame'], 1, 32, 32)}
     model.feed_data(batch)
     model.optimize_parameters(1)
     assert not torch.equal(before, torch.nn.utils.parameters_to_vector(model.net_g.parameters()))

@@ -19,7 +19,7 @@ FRAMEWORKS = {'basicsr', 'mmagic', 'mmcv', 'mmengine'}
 OPTIONAL = {'av', 'jinja2', 'lpips', 'matplotlib', 'piq', 'pyiqa', 'spandrel'}
 
 # Which parts of the package each part may import; itself always.
-CORE = {'checks', 'iqa', 'losses', 'multigt', 'evaluation', 'preference', 'mdf', 'lora', 'archs'}
+CORE = {'checks', 'clips', 'iqa', 'losses', 'multigt', 'evaluation', 'preference', 'mdf', 'lora', 'archs'}
 ALLOWED = {
     '': set(),
     'checks': set(),
@@ -27,6 +27,7 @@ ALLOWED = {
     'losses': {'checks', 'iqa', 'mdf'},
     'multigt': {'checks', 'iqa', 'evaluation'},
     'evaluation': {'checks', 'iqa'},
+    'clips': {'checks', 'evaluation', 'mdf'},
     'preference': {'checks', 'iqa', 'evaluation', 'multigt'},
     'mdf': {'checks'},
     'lora': {'checks'},

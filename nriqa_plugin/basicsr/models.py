@@ -66,6 +66,7 @@ class PerceptualMixin(AnchorMixin, MultiGTMixin, ValidationMixin):
         self.loss_sums = {slot: part for slot, part in self.own_losses.items() if isinstance(part, LossSum)}
         for loss in self.loss_sums.values():
             loss.nonfinite = 'propagate'  # the whole step is dropped, alike on every rank
+            loss.set_network(self.get_bare_model(self.net_g))
         self.make_gt_sampler()
         guards = {name: self._guard(name) for name in vars(self) if name.startswith('optimizer_')}
         self.step_guards = guards
@@ -134,13 +135,14 @@ class PerceptualMixin(AnchorMixin, MultiGTMixin, ValidationMixin):
         self.resumed = False
 
     def reduce_loss_dict(self, loss_dict):
-        """Adds every term's value, and its gradient norm when asked for, to what the host logs."""
+        """Adds every term's value, its gradient norm when asked for and its learnt weight to what the host logs."""
         for slot, loss in self.loss_sums.items():
-            for kind, values in (('l', loss.values), ('grad', loss.grad_norms)):
+            weights = {name: loss.values[name].new_tensor(weight) for name, weight in loss.weights.items()}
+            for kind, values in (('l', loss.values), ('grad', loss.grad_norms), ('w', weights)):
                 for name, value in values.items():
                     key = f'{kind}_{name}'
                     loss_dict[f'{kind}_{slot}_{name}' if key in loss_dict else key] = value
-            loss.values, loss.grad_norms = {}, {}
+            loss.values, loss.grad_norms, loss.weights = {}, {}, {}
         self.log_gt_choice(loss_dict)
         log = super().reduce_loss_dict(loss_dict)
         skipped = sum(guard.skipped for guard in self.step_guards.values())

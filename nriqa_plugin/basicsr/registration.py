@@ -6,7 +6,8 @@ import logging
 import basicsr
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
-from nriqa_plugin.archs import RLFN, DnCNN
+from nriqa_plugin.archs import RBPN, RLFN, VRT, DnCNN, SimpleVSR, SRGANDiscriminator
+from nriqa_plugin.basicsr.basicvsrpp import mend_basicvsrpp
 from nriqa_plugin.basicsr.lora import LoRANet
 from nriqa_plugin.basicsr.loss_metric import calculate_loss
 from nriqa_plugin.basicsr.losses import LossPair, LossSum
@@ -24,6 +25,9 @@ DATA_SETS = (
     ('nriqa_plugin.basicsr.degraded_data', 'DegradedImageDataset'),
     ('nriqa_plugin.basicsr.multigt_data', 'MultiGTDataset'),
     ('nriqa_plugin.basicsr.lr_only_data', 'LROnlyDataset'),
+    ('nriqa_plugin.basicsr.moving_digits_data', 'MovingDigitsDataset'),
+    ('nriqa_plugin.basicsr.clip_data', 'ClipFolderDataset'),
+    ('nriqa_plugin.basicsr.clip_test_data', 'ClipFolderTestDataset'),
 )
 
 
@@ -42,7 +46,8 @@ def _data_sets():
 
 REGISTERED = (
     (LOSS_REGISTRY, (LossSum, LossPair, NRIQALoss, FRIQALoss, VGGLoss, MDFLoss, ColourLoss, TVLoss, LRConsistencyLoss)),
-    (ARCH_REGISTRY, (RLFN, DnCNN, LoRANet, AMOSampler)),  # build_network makes any module from its options
+    # AMOSampler is no network, but build_network makes any module from its options.
+    (ARCH_REGISTRY, (RBPN, RLFN, VRT, DnCNN, SRGANDiscriminator, SimpleVSR, LoRANet, AMOSampler)),
     (DATASET_REGISTRY, _data_sets()),
     (MODEL_REGISTRY, (PerceptualModel,)),
     (METRIC_REGISTRY, (calculate_iqa, calculate_relative_gain, calculate_loss, calculate_several_gts)),
@@ -50,11 +55,12 @@ REGISTERED = (
 
 
 def register_all():
-    """Register everything once; a second call does nothing.
+    """Register everything once, and mend what the registered networks need; a second call does nothing.
 
     Raises:
         ValueError: another package has registered one of our names.
     """
+    mend_basicvsrpp()
     for registry, things in REGISTERED:
         for thing in things:
             if thing.__name__ not in registry:

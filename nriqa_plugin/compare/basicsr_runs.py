@@ -5,14 +5,17 @@ import sys
 from copy import deepcopy
 from pathlib import Path
 
+from nriqa_plugin.compare.clip_results import flat_clips, is_folder_of_clips
 from nriqa_plugin.compare.family import LAST
 from nriqa_plugin.compare.schedules import scaled, shorter, shorter_terms
 from nriqa_plugin.compare.yaml_files import read_yaml, yaml_text
+from nriqa_plugin.losses.presets import CHOICE
 from nriqa_plugin.stock_runs import BASICSR_STEP, curve_of, follow
 
 HEAD = """# python -m basicsr.{script} -opt {file}
 # from the folder {cwd}
 """
+RUNNING = ('flip_seq', 'center_frame_only')  # of val: how the host's video model applies the network
 PLUGIN = 'plugin: !!python/name:nriqa_plugin.basicsr.VERSION\n'
 # The stock script can start but not resume without a GPU; this is the same script, mended.
 RESUME_ON_CPU = (
@@ -64,14 +67,15 @@ class BasicSRRuns:
         """Iterations of a training."""
         return steps or int(self.base['train']['total_iter'])
 
-    def option_text(self, folder, name, terms, steps=None):
+    def option_text(self, folder, name, terms, steps=None, more=None):
         """The whole option file of one training."""
         options = deepcopy(self.base)
         pixel = options['train'].get('pixel_opt') or {}
-        kept = {key: value for key, value in pixel.items() if pixel.get('type') == 'LossSum' and key != 'terms'}
+        own = pixel.items() if pixel.get('type') == 'LossSum' else ()
+        kept = {key: value for key, value in own if key not in ('terms', *CHOICE)}
         ratio = self.total(steps) / self.total()
         terms = shorter_terms(terms, ratio) if steps else terms
-        options['train']['pixel_opt'] = {**kept, 'type': 'LossSum', 'terms': terms}
+        options['train']['pixel_opt'] = {**kept, **(more or {}), 'type': 'LossSum', 'terms': terms}
         if steps:
             options['train'] |= {
                 'total_iter': steps,
@@ -158,9 +162,10 @@ class BasicSRRuns:
         return [(iteration, metric, value) for metric, points in curve.items() for iteration, value in points]
 
     def inputs(self, which):
-        """``{data set: folder of low-resolution inputs, or None}`` of ``validation`` or ``test``."""
+        """``{data set: folder of low-resolution inputs}`` of ``validation`` or ``test``; None if none, or for clips."""
         folders = {name: option.get('dataroot_lq') for name, option in self.sets(which).items()}
-        return {name: folder and Path(folder).expanduser() for name, folder in folders.items()}
+        folders = {name: folder and Path(folder).expanduser() for name, folder in folders.items()}
+        return {name: None if folder and is_folder_of_clips(folder) else folder for name, folder in folders.items()}
 
     def best(self, file):
         """The checkpoint to test, the best one by validation or the family's ``last``; None if there is none."""
@@ -199,6 +204,7 @@ class BasicSRRuns:
             loading = ('pretrain_network_g', 'param_key_g', 'strict_load_g')
             loaded = {key: value for key, value in self.base['path'].items() if key in loading}
         replaced = ('train', 'logger', 'datasets', 'val', 'path')
+        running = {key: self.base['val'][key] for key in RUNNING if key in self.base['val']}
         sets = {f'test_{i}': option for i, option in enumerate(self.sets(which).values(), 1)}
         options = {
             **{key: value for key, value in self.base.items() if key not in replaced},
@@ -209,7 +215,7 @@ class BasicSRRuns:
                 **loaded,
                 'results_root': str(file.parent / which),
             },
-            'val': {'save_img': True, 'suffix': None, 'metrics': None},
+            'val': {**running, 'save_img': True, 'suffix': None, 'metrics': None},
         }
         test_file = file.with_name(f'{file.stem}_{which}.yml')
         test_file.write_text(self._text('test', test_file, options), encoding='utf-8')
@@ -217,9 +223,13 @@ class BasicSRRuns:
 
     def results(self, file, which):
         """``{data set: (folder of results, folder of ground truths, ending of the results' names)}`` of a test."""
-        root = file.parent / which / file.stem / 'visualization'
-        sets = self.sets(which).items()
-        return {name: (root / name, Path(option['dataroot_gt']).expanduser(), f'_{file.stem}') for name, option in sets}
+        root, suffix, found = file.parent / which / file.stem / 'visualization', f'_{file.stem}', {}
+        for name, option in self.sets(which).items():
+            images, references = root / name, Path(option['dataroot_gt']).expanduser()
+            if is_folder_of_clips(images):
+                images, references = flat_clips(images, references, suffix, file.parent / which / 'frames' / name)
+            found[name] = (images, references, suffix)
+        return found
 
     def _text(self, script, file, options):
         lines = ''.join(f'{key}: !!python/name:{name}\n' for key, name in self.plugin.items() if isinstance(name, str))

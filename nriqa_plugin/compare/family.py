@@ -6,8 +6,9 @@ from pathlib import Path
 
 from nriqa_plugin.checks import check_file, check_keys, check_number, in_place, unknown_name
 from nriqa_plugin.compare.yaml_files import read_yaml
+from nriqa_plugin.losses.presets import read_presets
 
-KEYS = ('base', 'losses', 'terms', 'set', 'test', 'judges', 'plane', 'against', 'search')
+KEYS = ('base', 'losses', 'rows', 'terms', 'set', 'test', 'judges', 'plane', 'against', 'search')
 SHARED_KEYS = ('losses', 'against', 'search')
 HOSTS = {'.yml': 'basicsr', '.yaml': 'basicsr', '.py': 'mmagic'}
 TEST_KEYS = ('gt', 'lq', 'filename_tmpl', 'degradation')
@@ -46,6 +47,7 @@ class Family:
         against (str | None): the loss that the stars refer to.
         search (dict[str, Search]): by loss.
         checkpoint (str): which one is tested, ``best`` by validation or the ``last``.
+        more (dict[str, dict]): by loss further options of its LossSum, ``balance`` and ``grad_norms`` of a preset.
     """
 
     file: Path
@@ -59,6 +61,7 @@ class Family:
     against: str | None
     search: dict
     checkpoint: str = BEST
+    more: dict = field(default_factory=dict)
 
 
 def read_family(path, base=None, only=None, weights=None, settings=None):
@@ -68,7 +71,8 @@ def read_family(path, base=None, only=None, weights=None, settings=None):
 
     - ``base``: option file, ``.yml`` of BasicSR or ``.py`` of mmagic.
     - ``losses``: ``{loss: {term: {type, weight, ...}}}``, or a file that holds such under ``losses`` and may hold
-      ``against`` and ``search`` too.
+      ``against`` and ``search`` too, or a file of presets (:func:`~nriqa_plugin.losses.presets.read_presets`).
+    - ``rows``: those of the losses that are meant, where the file holds more.
     - ``terms``: ``{term: options}``, merged into every term of that name, for example ``weights: FILE``.
     - ``set``: ``{basicsr: {'train:total_iter': 1000}, mmagic: {train_cfg.max_iters: 1000}}``.
     - ``test``: ``{data set: {gt, lq?, filename_tmpl?, degradation?}}``.
@@ -111,6 +115,8 @@ def family_of(path, raw, base=None, only=None, weights=None, settings=None):
         judges = raw.get('judges') or ['psnr', 'lpips']
         judges = [_judge(f'judges[{i}]', judge, weights) for i, judge in enumerate(judges)]
         raw_losses = _mapping('losses', _needed(raw, 'losses'))
+        if raw.get('rows') is not None:
+            raw_losses = _rows(raw['rows'], raw_losses)
         terms = _terms(raw_losses)
         for name in weights:
             _known('--weights', name, {*terms, *(str(judge['metric']) for judge in judges)})
@@ -139,6 +145,7 @@ def family_of(path, raw, base=None, only=None, weights=None, settings=None):
             plane=_plane(raw.get('plane')),
             against=against if against in kept else None,
             search=search,
+            more={name: option for name, option in raw.get('more', {}).items() if name in kept and option},
         )
 
 
@@ -155,9 +162,21 @@ def _shared(path, raw):
     file = check_file('losses', path.parent / losses)
     with in_place(file):
         shared = _mapping('a file of losses', read_yaml(file))
+    if 'presets' in shared:
+        sums = read_presets(file)
+        more = {name: {key: value for key, value in option.items() if key != TERMS} for name, option in sums.items()}
+        return {'losses': {name: option[TERMS] for name, option in sums.items()}, 'more': more}
+    with in_place(file):
         check_keys('a file of losses', shared, SHARED_KEYS)
         _needed(shared, 'losses')
     return shared
+
+
+def _rows(rows, losses):
+    """The losses that ``rows`` names, in that order."""
+    if not isinstance(rows, list) or not rows:
+        raise ValueError(f'rows must be a list of losses, got {rows!r}')
+    return {_known('rows', name, losses): losses[name] for name in rows}
 
 
 def _terms(losses):

@@ -9,6 +9,7 @@ from pathlib import Path
 from nriqa_plugin.checks import import_extra
 from nriqa_plugin.compare.family import LAST
 from nriqa_plugin.compare.schedules import shorter, shorter_terms
+from nriqa_plugin.losses.presets import CHOICE
 from nriqa_plugin.stock_runs import follow
 
 MMAGIC_STEP = re.compile(r'Iter\(train\) *\[ *(\d+)/')
@@ -64,14 +65,15 @@ class MMagicRuns:
         """Iterations of a training."""
         return steps or self.base.train_cfg.max_iters
 
-    def option_text(self, folder, name, terms, steps=None):
+    def option_text(self, folder, name, terms, steps=None, more=None):
         """The whole config of one training."""
         options = deepcopy(self.base)
         pixel = options.model.pixel_loss or {}
-        kept = {key: value for key, value in pixel.items() if pixel.get('type') == 'LossSum' and key != 'terms'}
+        own = pixel.items() if pixel.get('type') == 'LossSum' else ()
+        kept = {key: value for key, value in own if key not in ('terms', *CHOICE)}
         ratio = self.total(steps) / self.total()
         terms = shorter_terms(terms, ratio) if steps else terms
-        options.model.pixel_loss = {**kept, 'type': 'LossSum', 'terms': terms}
+        options.model.pixel_loss = {**kept, **(more or {}), 'type': 'LossSum', 'terms': terms}
         if steps:
             options.param_scheduler = shorter(options.get('param_scheduler'), ratio)
             options.train_cfg.max_iters = steps

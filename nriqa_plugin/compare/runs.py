@@ -67,7 +67,10 @@ def run_family(family, out, steps=None, seed=0, search=(), retry=False, report_o
             raise ValueError(f'--search {name}: --only leaves this loss out')
     if report_only:
         return [Training(host, out / name, name, terms).found() for name, terms in family.losses.items()]
-    trainings = [Training(host, out / name, name, terms, steps) for name, terms in family.losses.items()]
+    trainings = [
+        Training(host, out / name, name, terms, steps, more=family.more.get(name))
+        for name, terms in family.losses.items()
+    ]
     for training in trainings:  # all of them before the first one starts
         if training.name not in search:
             training.check_unchanged(retry)
@@ -100,12 +103,12 @@ class Training:
     """One training in its folder: option file, log, state, checkpoints and test results.
 
     ``start`` is the checkpoint it starts from, as far as another content of it makes another training; ``label`` what
-    the progress bar calls it.
+    the progress bar calls it; ``more`` are options of its ``LossSum`` beside the terms.
     """
 
-    def __init__(self, host, folder, name, terms, steps=None, start=None, label=None):
+    def __init__(self, host, folder, name, terms, steps=None, start=None, label=None, more=None):
         self.host, self.folder, self.name, self.terms, self.steps = host, Path(folder), name, terms, steps
-        self.start, self.label = start, label or name
+        self.start, self.label, self.more = start, label or name, {'more': more} if more else {}
         self.file = self.folder / f'{name}{host.ending}'
 
     def option_text(self):
@@ -113,7 +116,7 @@ class Training:
         files = {option['weights'] for option in self.terms.values() if option.get('weights')}
         files |= {self.start} if self.start else set()
         notes = ''.join(f'# {file}: sha256 {file_hash(file)}\n' for file in sorted(map(str, files)))
-        return self.host.option_text(self.folder, self.name, self.terms, self.steps) + notes
+        return self.host.option_text(self.folder, self.name, self.terms, self.steps, **self.more) + notes
 
     def check_unchanged(self, retry=False):
         """Refuse a folder that was begun with other options; with ``retry`` not if its training broke down.

@@ -48,7 +48,7 @@ def search_weight(host, family, name, out, progress=None, retry=False):
     for weight in sorted(search.grid):
         label = f'{name}_{weight:g}'.replace('.', 'p').replace('-', 'm').replace('+', '')
         weighted = with_weight(terms, search.term, weight)
-        training = Training(host, out / label, label, weighted, search.steps)
+        training = Training(host, out / label, label, weighted, search.steps, more=family.more.get(name))
         training.check_unchanged(retry)
         outcome = training.run('validation', progress, retry)
         value, parts = math.nan, {}

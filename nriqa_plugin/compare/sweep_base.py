@@ -1,10 +1,13 @@
 """What a sweep reads from an option file of either host: the terms of the loss, and the weight of the GAN."""
 
+import contextlib
 from pathlib import Path
 
-from nriqa_plugin.checks import check_file, check_number, import_extra
+from nriqa_plugin.checks import check_file, check_number, import_extra, in_place
 from nriqa_plugin.compare.family import HOSTS
 from nriqa_plugin.compare.yaml_files import read_yaml
+from nriqa_plugin.losses.presets import with_preset
+from nriqa_plugin.losses.table_weights import PAPER, table_weight
 
 SLOTS = {'basicsr': 'train.pixel_opt', 'mmagic': 'model.pixel_loss'}
 GAN_WEIGHTS = {'basicsr': 'train.gan_opt.loss_weight', 'mmagic': 'model.gan_loss.loss_weight'}
@@ -31,23 +34,37 @@ def terms_of(file):
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: its pixel loss is no ``LossSum``, or two terms have one name.
+        ValueError: its pixel loss is no ``LossSum``, its preset is unknown, its weights are learnt, or two terms have
+            one name.
     """
     slot = SLOTS[host_by_ending(file)]
     pixel = _at(_options(file), slot)
-    terms = pixel.get('terms') if isinstance(pixel, dict) else None
-    if not terms or pixel.get('type') != 'LossSum':
+    pixel = pixel if isinstance(pixel, dict) and pixel.get('type') == 'LossSum' else {}
+    with in_place(f'{file}: {slot}'):
+        pixel = with_preset(pixel)
+    terms = pixel.get('terms')
+    if not terms:
         raise ValueError(f'{file}: {slot} must be a LossSum with terms')
+    if pixel.get('balance'):
+        raise ValueError(f'{file}: {slot} learns its weights (balance), there is none to sweep')
     if isinstance(terms, dict):
-        return {str(name): term for name, term in terms.items() if term is not None}
+        return {str(name): _weighed(term) for name, term in terms.items() if term is not None}
     named = {}
     for term in terms:
         name = term.get('name') or term.get('metric') or ('ensemble' if 'ensemble' in term else None)
         name = str(name or term['type'].rpartition(':')[2].removesuffix('Loss').lower())
         if name in named:
             raise ValueError(f'{file}: two terms of {slot} are named {name!r}')
-        named[name] = {key: value for key, value in term.items() if key != 'name'}
+        named[name] = _weighed({key: value for key, value in term.items() if key != 'name'})
     return named
+
+
+def _weighed(term):
+    """The term with ``weight: paper`` as a number; as it is for a judge that has none."""
+    if term.get('weight') == PAPER and term.get('metric'):
+        with contextlib.suppress(ValueError):
+            return {**term, 'weight': table_weight(term['metric'])[0]}
+    return term
 
 
 def gan_weight(file, settings):

@@ -21,6 +21,7 @@ from nriqa_plugin.doctor.reading import (
 from nriqa_plugin.doctor.training_batches import training_batches
 from nriqa_plugin.doctor.weights_in_file import WeightsInFile
 from nriqa_plugin.losses.calibration import GAMED, Gauge, check_shares, propose
+from nriqa_plugin.losses.presets import with_preset
 
 UNSURE = 0.1  # standard error of the mean gradient norm, as a part of it
 SUMS = {'pixel_opt': 'LossSum', 'perceptual_opt': 'LossPair'}
@@ -83,7 +84,7 @@ def calibrate_option_file(
         gauges = {slot: Gauge(build_loss(slot, option).to(device)) for slot, option in wanted}
         terms = [part.term for gauge in gauges.values() for part in gauge.terms]
         check_shares(terms, shares, anchor)
-        places = None if out is None else _places(file, gauges)
+        places = None if out is None else _places(file, opt, gauges)
         shapes = {}
         with contextlib.closing(training_batches(opt, gauges, batches, seed, device)) as stream:
             for done, tensors in enumerate(stream, 1):
@@ -124,20 +125,25 @@ def _device(device, opt):
     return torch.device(device)
 
 
-def _places(file, gauges):
-    """The file's text and, by term, where its weight stands in it."""
+def _places(file, opt, gauges):
+    """The file's text and, by term, where its weight stands in it; not those that a preset brings."""
     text, spans = WeightsInFile(file), {}
     for slot, gauge in gauges.items():
-        spans |= text.spans(slot, [part.term.name for part in gauge.terms])
+        names = [part.term.name for part in gauge.terms]
+        if opt['train'][slot].get('preset') is None:
+            spans |= text.spans(slot, names)
+        else:
+            text.beside_preset(slot, dict.fromkeys(names, 1.0))  # raises now rather than after measuring
     return text, spans
 
 
 def _write(file, out, opt, gauges, rows, text, spans):
     new = {row.name: row.proposed for row in rows if row.proposed is not None}
+    opt = _written_out(opt, gauges)
 
     def check(written):
         """The weights are the new ones, and the rest is what it was."""
-        options = read(written)
+        options = _written_out(read(written), gauges)
         for slot, gauge in gauges.items():
             given = [option['train'][slot]['terms'] for option in (opt, options)]
             pairs = zip(*(_as_list(terms) for terms in given), strict=True)
@@ -149,7 +155,18 @@ def _write(file, out, opt, gauges, rows, text, spans):
         if options != opt:
             raise ValueError(f'{file}: more than the weights would change; set them by hand')
 
-    text.write(out, [(spans[name], weight) for name, weight in new.items()], check)
+    changes = [(spans[name], weight) for name, weight in new.items() if name in spans]
+    for slot, gauge in gauges.items():
+        others = {part.term.name for part in gauge.terms} - spans.keys()
+        if others:
+            changes += text.beside_preset(slot, {name: weight for name, weight in new.items() if name in others})
+    text.write(out, changes, check)
+
+
+def _written_out(opt, slots):
+    """The options with the presets of these slots as terms."""
+    train = opt['train']
+    return {**opt, 'train': {**train, **{slot: with_preset(train[slot]) for slot in slots}}}
 
 
 def _as_list(terms):

@@ -66,6 +66,51 @@ class WeightsInFile:
             spans[name] = weight.start_mark.index, weight.end_mark.index
         return spans
 
+    def beside_preset(self, slot, weights):
+        """What to write so that a sum that names a preset has other weights: ``terms: {NAME: {weight: ...}}``.
+
+        Args:
+            slot (str): the key in ``train`` that holds the sum.
+            weights (dict[str, float]): by name of the term.
+
+        Returns:
+            list[tuple]: pairs (span, text or number) for :meth:`write`.
+
+        Raises:
+            ValueError: as :meth:`spans`; ``terms`` that is there but empty.
+        """
+        where = f'train.{slot}'
+        node = self._step(where, self._step('train', self.root, 'train'), slot)
+        if not _has(node, 'terms'):
+            text = ', '.join(_term(name, weight) for name, weight in weights.items())
+            return [self._first(node, [f'terms: {{{text}}}'])]
+        where = f'{where}.terms'
+        terms = self._step(where, node, 'terms')
+        if not isinstance(terms.value, list):
+            raise ValueError(f'{self.path}: {where} is empty, take it out')
+        new = [_term(name, weight) for name, weight in weights.items() if not _has(terms, name)]
+        changes = [self._first(terms, new)] if new else []
+        for name, weight in weights.items():
+            if not _has(terms, name):
+                continue
+            term = self._step(f'{where}.{name}', terms, name)
+            if _has(term, 'weight'):
+                number = self._step(f'{where}.{name}.weight', term, 'weight')
+                changes.append(((number.start_mark.index, number.end_mark.index), weight))
+            else:
+                changes.append(self._first(term, [f'weight: {yaml_float(weight)}']))
+        return changes
+
+    def _first(self, node, entries):
+        """(span, text) that puts entries before the others of a mapping."""
+        if not node.value:
+            at = node.start_mark.index + 1  # {}
+            return (at, at), ', '.join(entries)
+        mark = node.value[0][0].start_mark
+        newline = '\r\n' if '\r\n' in self.text else '\n'
+        between = ', ' if node.flow_style else newline + ' ' * mark.column
+        return (mark.index, mark.index), ''.join(entry + between for entry in entries)
+
     def _step(self, where, node, key):
         if isinstance(key, int):
             found = node.value[key]
@@ -83,15 +128,23 @@ class WeightsInFile:
 
         Args:
             out (Path): the new file.
-            numbers (list[tuple]): pairs (span, number).
+            numbers (list[tuple]): pairs (span, number or text).
             check (Callable[[Path], None]): is called with the written file before it appears under its name.
         """
         text = self.text
-        for (start, end), number in sorted(numbers, reverse=True):
-            text = text[:start] + yaml_float(number) + text[end:]
+        for (start, end), number in sorted(numbers, key=lambda change: change[0], reverse=True):
+            text = text[:start] + (number if isinstance(number, str) else yaml_float(number)) + text[end:]
         with atomic_path(out) as temporary:
             temporary.write_bytes(text.encode('utf-8'))
             check(temporary)
+
+
+def _term(name, weight):
+    return f'{name}: {{weight: {yaml_float(weight)}}}'
+
+
+def _has(node, key):
+    return isinstance(node.value, list) and any(own.value == key for own, _ in node.value)
 
 
 def yaml_float(number):

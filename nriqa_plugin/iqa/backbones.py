@@ -7,7 +7,7 @@ import torch
 from nriqa_plugin.checks import load_weights
 
 
-def imagenet_state(owner, model, weights=None):
+def imagenet_state(owner, model, weights=None, option='weights'):
     """State dict of the features of a torchvision model, in float32.
 
     Args:
@@ -15,6 +15,7 @@ def imagenet_state(owner, model, weights=None):
         model (str): torchvision's name, ``vgg19``, ``alexnet``, ...
         weights (str | None): local file, loaded with ``weights_only=True`` (half precision is fine); without it
             torchvision downloads its own (``IMAGENET1K_V1``) and checks their hash.
+        option (str): what the owner calls that file.
 
     Returns:
         tuple[dict, str]: the state dict without its ``classifier`` (or what else the file holds), and the name of
@@ -29,7 +30,7 @@ def imagenet_state(owner, model, weights=None):
 
     origin = torchvision.models.get_model_weights(model).IMAGENET1K_V1
     file = origin.url.rpartition('/')[2]
-    state = _downloaded(owner, model, origin, file) if weights is None else load_weights('weights', weights)
+    state = _downloaded(owner, model, origin, file, option) if weights is None else load_weights(option, weights)
     if isinstance(state, dict):
         state = {
             key: value.float() if isinstance(value, torch.Tensor) else value
@@ -39,11 +40,11 @@ def imagenet_state(owner, model, weights=None):
     return state, file
 
 
-def _downloaded(owner, model, origin, file):
+def _downloaded(owner, model, origin, file, option):
     try:
         return origin.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise RuntimeError(
             f'{owner} needs the backbone {model} ({file}), which torchvision could not download ({error}); get the '
-            'file elsewhere and give its path with the option weights'
+            f'file elsewhere and give its path with the option {option}'
         ) from error

@@ -14,6 +14,7 @@ from nriqa_plugin.checks import check_images, check_keys, check_number, check_un
 BUILT_IN = {
     'niqe': 'nriqa_plugin.iqa.niqe:NIQE',
     'cnniqa': 'nriqa_plugin.iqa.cnniqa:CNNIQA',
+    'mdtvsfa': 'nriqa_plugin.iqa.mdtvsfa:MDTVSFA',
     'lpips': 'nriqa_plugin.iqa.lpips_scorer:LPIPS',
     'mdf': 'nriqa_plugin.iqa.mdf:MDF',
     'psnr': 'nriqa_plugin.iqa.piq_scorer:psnr',
@@ -224,10 +225,10 @@ def create_scorer(name, weights=None, crop_border=0, **options):
     """Build a judge by name.
 
     Args:
-        name (str): a built-in judge (``niqe``, ``cnniqa``, ``lpips``, ``mdf``, ``psnr``, ``ssim``, ``ms_ssim``,
-            ``gmsd``, ``vsi``, ``fsim``, or ``ensemble`` for several as one); else a metric of pyiqa (``musiq``, or
-            ``pyiqa:ssim`` where a built-in judge has the name); or ``package.module:factory`` where the factory
-            returns a :class:`Scorer`.
+        name (str): a built-in judge (``niqe``, ``cnniqa``, ``mdtvsfa``, ``lpips``, ``mdf``, ``psnr``, ``ssim``,
+            ``ms_ssim``, ``gmsd``, ``vsi``, ``fsim``, or ``ensemble`` for several as one); else a metric of pyiqa
+            (``musiq``, or ``pyiqa:ssim`` where a built-in judge has the name); or ``package.module:factory`` where the
+            factory returns a :class:`Scorer`.
         weights (str | None): local weights file, loaded with ``weights_only=True``.
         crop_border (int): px to leave out on each side of every image.
         options: passed on to the judge; unknown ones are refused.

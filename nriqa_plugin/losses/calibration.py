@@ -247,11 +247,11 @@ def _by_rule(term, value):
 
 @contextlib.contextmanager
 def _at_full_strength(loss):
-    """Every term at weight 1, none asleep, nothing dropped, norms kept; afterwards all as before."""
+    """Every term at weight 1, none asleep, nothing dropped or balanced, norms kept; afterwards all as before."""
     parts = [loss, *loss.terms, *(term.loss for term in loss.terms if isinstance(term.loss, torch.nn.Module))]
     before = [(part, {key: value for key, value in vars(part).items() if key[0] != '_'}) for part in parts]
     state = loss.loss_state()
-    loss.nonfinite, loss.grad_norms_wanted = 'propagate', True
+    loss.nonfinite, loss.grad_norms_wanted, loss.balance = 'propagate', True, None
     for term in loss.terms:
         term.weight, term.start_iter, term.stop_iter, term.warmup_iter, term.every = 1.0, 0, None, 0, 1
     try:

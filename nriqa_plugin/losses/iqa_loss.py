@@ -10,6 +10,7 @@ from nriqa_plugin.checks import check_choice, check_flag, check_number, check_un
 from nriqa_plugin.iqa import create_scorer
 from nriqa_plugin.iqa.eager_gradient import eager_scores
 from nriqa_plugin.iqa.ensemble import one_judge
+from nriqa_plugin.losses.frames import Frames
 from nriqa_plugin.losses.space import Space
 from nriqa_plugin.losses.views import clamp_keeping_gradient, random_change, random_crops, step_generator
 
@@ -49,6 +50,9 @@ class IQALoss(nn.Module):
         probe (bool): run one tiny backward pass at construction and refuse a judge without a usable gradient.
         seed (int): of the random crops and changes, which depend on (seed, iteration, rank) only.
         space (dict | None): what the network speaks, see :class:`nriqa_plugin.losses.space.Space`.
+        frames (str | dict): which frames of a clip a judge of images scores, see
+            :class:`nriqa_plugin.losses.frames.Frames`: ``all``, ``middle`` or ``{random: n}``. A video judge gets the
+            whole clip.
 
     Raises:
         ValueError, TypeError: at construction, naming the option; a judge that gives no gradient.
@@ -75,6 +79,7 @@ class IQALoss(nn.Module):
         seed=0,
         space=None,
         ensemble=None,
+        frames='all',
     ):
         super().__init__()
         self.loss_weight = check_number('loss_weight', loss_weight, low=0)
@@ -92,6 +97,7 @@ class IQALoss(nn.Module):
         self.bf16 = check_choice('precision', precision, ('fp32', 'bf16')) == 'bf16'
         self.seed = check_number('seed', seed, integer=True)
         self.space = Space(space)
+        self.frames = Frames(frames)
         metric, weights, options = one_judge(metric, weights, options, ensemble)
         self.scorer = create_scorer(metric, weights, **options)
         self._check_scorer()
@@ -115,6 +121,10 @@ class IQALoss(nn.Module):
             scorer.unit(torch.zeros(1))  # raises for an unbounded range
         if self.crop is not None and self.crop < scorer.min_side:
             raise ValueError(f'crop: judge {name!r} needs at least {scorer.min_side} px a side, got {self.crop}')
+        if scorer.temporal and self.frames.chosen:
+            raise ValueError(
+                f'frames: {self.frames}: {name!r} is a video judge, which scores whole clips; leave it out'
+            )
 
     def set_iteration(self, iteration):
         """Tell the iteration (starting at 1), which schedules and random draws depend on."""
@@ -124,8 +134,8 @@ class IQALoss(nn.Module):
         """Loss of a batch.
 
         Args:
-            pred (Tensor): ``(N, C, H, W)`` or ``(N, T, C, H, W)`` in the network's ``space``; frames are scored one
-                by one, unless the judge is a video judge.
+            pred (Tensor): ``(N, C, H, W)`` or ``(N, T, C, H, W)`` in the network's ``space``; each of the ``frames``
+                is scored as an image, unless the judge is a video judge.
             target (Tensor | None): the same shape; needed by full-reference judges and ``stop_at: target``.
 
         Returns:
@@ -159,9 +169,9 @@ class IQALoss(nn.Module):
         tensors = [self.space.to_unit_rgb(t) for t in ((pred, target) if uses_target else (pred,))]
         if self.clamp:
             tensors[0] = clamp_keeping_gradient(tensors[0])
-        if pred.dim() == 5 and not self.scorer.temporal:
-            tensors = [t.flatten(0, 1) for t in tensors]
         generator = step_generator(self.seed, self.iteration)
+        if not self.scorer.temporal:
+            tensors = self.frames.of(tensors, generator)
         if self.crop is not None:
             tensors = random_crops(tensors, self.crop, self.crops, generator)
         self.scorer.check(*tensors)  # before augmentation, which would enlarge what is too small

@@ -19,14 +19,17 @@ from nriqa_plugin.checks import (
     unknown_name,
 )
 from nriqa_plugin.losses.colour_loss import ColourLoss
+from nriqa_plugin.losses.gradnorm import GradNorm
 from nriqa_plugin.losses.iqa_loss import WARN_EVERY, FRIQALoss, NRIQALoss
+from nriqa_plugin.losses.known_gradient import with_known_gradient
 from nriqa_plugin.losses.lr_consistency import LRConsistencyLoss
 from nriqa_plugin.losses.mdf_loss import MDFLoss
 from nriqa_plugin.losses.pixel_loss import CharbonnierLoss
+from nriqa_plugin.losses.presets import with_preset
 from nriqa_plugin.losses.smoothness import TVLoss
 from nriqa_plugin.losses.space import Space
 from nriqa_plugin.losses.table_weights import is_paper, paper_weight
-from nriqa_plugin.losses.term import Term, check_takes_target
+from nriqa_plugin.losses.term import Term, check_takes_target, default_name, placed_terms
 from nriqa_plugin.losses.vgg_loss import VGGLoss
 
 OWN_LOSSES = {
@@ -63,6 +66,10 @@ class LossSum(nn.Module):
         space (dict | None): what the network speaks, see :class:`nriqa_plugin.losses.space.Space`; our losses get
             RGB in [0, 1], a framework's own losses get the tensors as they come.
         grad_norms (bool): keep the norm of each term's weighted gradient with respect to ``pred``.
+        balance (dict | None): ``{method: gradnorm, ...}`` learns the weights from ``weight`` on, see
+            :class:`nriqa_plugin.losses.gradnorm.GradNorm`; ``weights`` then holds those of the last call.
+        preset (str | None), presets (str | None): the name of a sum and the file that holds it; ``terms``, ``balance``
+            and ``grad_norms`` then only say what is different, see :func:`nriqa_plugin.losses.presets.with_preset`.
 
     A non-finite term or a term with a non-finite gradient is dropped, counted in ``dropped`` and named in a warning;
     with ``nonfinite = 'propagate'`` (set by our training models, which skip the optimizer's step) it is only counted.
@@ -71,11 +78,15 @@ class LossSum(nn.Module):
         ValueError, TypeError: at construction, naming the term and the option.
     """
 
-    def __init__(self, terms, space=None, grad_norms=False):
+    def __init__(self, terms=None, space=None, grad_norms=None, balance=None, preset=None, presets=None):
         super().__init__()
-        terms = _placed(terms)
+        if preset is not None or presets is not None:
+            given = {'terms': terms, 'grad_norms': grad_norms, 'balance': balance}
+            given = with_preset({**given, 'preset': preset, 'presets': presets})
+            terms, grad_norms, balance = (given[key] for key in ('terms', 'grad_norms', 'balance'))
+        terms = placed_terms(terms)
         self.space = Space(space)
-        self.grad_norms_wanted = check_flag('grad_norms', grad_norms)
+        self.grad_norms_wanted = check_flag('grad_norms', False if grad_norms is None else grad_norms)
         self.nonfinite = 'drop'
         self.iteration = 0
         self.counts_itself = True
@@ -84,8 +95,10 @@ class LossSum(nn.Module):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two terms are named {name!r}; give one of them its own 'name'")
+        self.balance = None if balance is None else GradNorm(self.terms, balance)
         self.values = {}
         self.grad_norms = {}
+        self.weights = {}
         self.reported = {}
 
     def find_loss(self, type_name):
@@ -119,7 +132,7 @@ class LossSum(nn.Module):
         if from_table:
             with in_place(f'{where}.weight'):
                 weight = paper_weight(loss)
-        return Term(name or _default_name(type_name, loss), loss, weight, where, **schedule)
+        return Term(name or default_name(type_name, loss), loss, weight, where, **schedule)
 
     def _build_loss(self, where, type_name, options):
         with in_place(where):
@@ -151,6 +164,11 @@ class LossSum(nn.Module):
             if hasattr(term.loss, 'set_lq'):
                 term.loss.set_lq(self.space.to_unit_rgb(lq))
 
+    def set_network(self, network):
+        """Tell the network, for ``balance`` that names a layer of it; its weights are not kept alive."""
+        if self.balance is not None:
+            self.balance.layer.set_network(network)
+
     def forward(self, pred, target=None):
         """The weighted sum.
 
@@ -160,39 +178,42 @@ class LossSum(nn.Module):
 
         Returns:
             Tensor: 0-d. Afterwards ``values`` holds every active term's detached value (before its weight) and, after
-            ``backward()`` with ``grad_norms``, ``grad_norms`` the norm of its weighted gradient.
+            ``backward()`` with ``grad_norms``, ``grad_norms`` the norm of its weighted gradient. With ``balance``,
+            ``weights`` holds the weights that were used, and those of the next call may differ.
         """
         if self.counts_itself and torch.is_grad_enabled():
             self.iteration += 1
             if self.iteration == 1:
                 self._warn_counting()
-        self.values, self.grad_norms = {}, {}
+        self.values, self.grad_norms, self.weights = {}, {}, {}
+        learning = self.balance is not None and torch.is_grad_enabled() and pred.requires_grad
+        gradients = {} if learning and self.balance.is_due() else None
         contributions = []
         for term in self.terms:
             weight = term.weight_at(max(1, self.iteration))  # 0: called without gradients before any training
             if weight == 0:
                 continue
+            if self.balance is not None:
+                weight *= self.balance.factors[term.name]
+                self.weights[term.name] = weight
             with in_place(f'term {term.name!r}'):
-                contributions.append(self._contribution(term, weight, pred, target))
+                contributions.append(self._contribution(term, weight, pred, target, gradients))
+        if gradients is not None:
+            self.balance.update(pred, self.values, gradients)
         if self.iteration % WARN_EVERY == 0:
             self.report_counts()
         # With every term asleep the result still has to be connected, since the host calls backward().
         return functools.reduce(operator.add, contributions) if contributions else pred.sum() * 0
 
-    def _contribution(self, term, weight, pred, target):
+    def _contribution(self, term, weight, pred, target, gradients=None):
         view = pred.view_as(pred)
         if hasattr(term.loss, 'set_iteration'):
             term.loss.set_iteration(self.iteration)
-        if getattr(term.loss, 'unit_rgb', False):
-            converted = target if target is None else self.space.to_unit_rgb(target)
-            value = term.loss(self.space.to_unit_rgb(view), converted)
+        value_of = functools.partial(self._value, term.loss)
+        if gradients is None:
+            value = value_of(view, target)
         else:
-            value = term.loss(view, target)
-        if isinstance(value, (tuple, list)):  # the frameworks' (perceptual, style) pairs
-            value = sum(part for part in value if part is not None)
-        if not isinstance(value, torch.Tensor) or value.dim() != 0:
-            got = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
-            raise ValueError(f"must return one number, got {got}; a loss needs reduction 'mean' or 'sum' here")
+            value, gradients[term.name] = with_known_gradient(value_of, view, target)
         self.values[term.name] = value.detach()
         finite = _finite(value.detach())
         if finite is not True:
@@ -201,6 +222,18 @@ class LossSum(nn.Module):
             view.register_hook(lambda gradient: self._watch_gradient(term, finite, gradient))
         weighted = value * weight
         return weighted if finite is True or self.nonfinite != 'drop' else torch.where(finite, weighted, 0)
+
+    def _value(self, loss, pred, target):
+        if getattr(loss, 'unit_rgb', False):
+            target = target if target is None else self.space.to_unit_rgb(target)
+            pred = self.space.to_unit_rgb(pred)
+        value = loss(pred, target)
+        if isinstance(value, (tuple, list)):  # the frameworks' (perceptual, style) pairs
+            value = sum(part for part in value if part is not None)
+        if not isinstance(value, torch.Tensor) or value.dim() != 0:
+            got = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+            raise ValueError(f"must return one number, got {got}; a loss needs reduction 'mean' or 'sum' here")
+        return value
 
     def _watch_gradient(self, term, value_was_finite, gradient):
         half = gradient.dtype in (torch.float16, torch.bfloat16)
@@ -239,13 +272,22 @@ class LossSum(nn.Module):
                 term.loss.report_counts()
 
     def loss_state(self):
-        """Iteration and counters, for an exact resume (no judge's weights)."""
+        """Iteration, counters and learnt weights of terms, for an exact resume (no judge's weights)."""
         inner = {term.name: term.loss.loss_state() for term in self.terms if hasattr(term.loss, 'loss_state')}
-        return {'iteration': self.iteration, 'dropped': self.dropped(), 'terms': inner}
+        learnt = {} if self.balance is None else {'balance': self.balance.state()}
+        return {'iteration': self.iteration, 'dropped': self.dropped(), 'terms': inner, **learnt}
 
     def load_loss_state(self, state):
         """Restore :meth:`loss_state`; terms that the state does not know start at zero."""
         self.iteration, self.reported = state['iteration'], dict(state['dropped'])
+        if self.balance is not None:
+            if 'balance' in state:
+                self.balance.load_state(state['balance'])
+            else:
+                logger.warning('the training state was saved without balance: its weights begin at their start')
+        elif 'balance' in state:
+            logger.warning('the training state was saved with balance, which is gone: the weights are those of the '
+                           'options again, not the learnt ones')  # fmt: skip
         for term in self.terms:
             term.dropped.fill_(state['dropped'].get(term.name, 0))
             if term.name in state['terms'] and hasattr(term.loss, 'load_loss_state'):
@@ -257,23 +299,3 @@ def _finite(number):
     if number.device.type == 'cpu' and math.isfinite(number.item()):
         return True
     return torch.isfinite(number)
-
-
-def _placed(terms):
-    """``(where, name, term)`` of a list or a mapping of terms; a list gives no names."""
-    if isinstance(terms, (list, tuple)):
-        placed = [(f'terms[{index}]', None, term) for index, term in enumerate(terms)]
-    elif isinstance(terms, dict):
-        placed = [(f'terms.{name}', str(name), term) for name, term in terms.items() if term is not None]
-    else:
-        placed = []
-    if not placed:
-        raise ValueError(f'terms must be a non-empty list of {{type, weight, ...}}, or a mapping of names to such, '
-                         f'got {terms!r}')  # fmt: skip
-    return placed
-
-
-def _default_name(type_name, loss):
-    if hasattr(loss, 'scorer'):
-        return loss.scorer.name
-    return type_name.rpartition(':')[2].removesuffix('Loss').lower()

@@ -20,7 +20,7 @@ class MDFLoss(FRIQALoss):
         scales, order, taps, distance, input_range: as in :class:`nriqa_plugin.iqa.mdf.MDF`; without them the loss is
             what the authors' code computes.
         clamp (bool): off here, unlike for judges: the authors' code does not clamp.
-        loss_weight, crop, crops, augment, precision, probe, seed, space: as in ``IQALoss``.
+        loss_weight, crop, crops, augment, precision, probe, seed, space, frames: as in ``IQALoss``.
 
     Raises:
         ValueError, TypeError: naming the option; a file that is damaged or of another kind.
@@ -44,6 +44,7 @@ class MDFLoss(FRIQALoss):
         probe=True,
         seed=0,
         space=None,
+        frames='all',
     ):
         super().__init__(
             MDF(weights, scales=scales, order=order, taps=taps, distance=distance, input_range=input_range),
@@ -56,4 +57,5 @@ class MDFLoss(FRIQALoss):
             probe=probe,
             seed=seed,
             space=space,
+            frames=frames,
         )

@@ -48,3 +48,24 @@ def check_takes_target(loss):
     if len(names) < 2 or names[1] in NOT_A_TARGET:
         got = names[1] if len(names) > 1 else 'no second argument'
         raise ValueError(f'a term is called as loss(pred, target), but here the second argument is {got!r}')
+
+
+def placed_terms(terms):
+    """``(where, name, term)`` of a list or a mapping of terms; a list gives no names."""
+    if isinstance(terms, (list, tuple)):
+        placed = [(f'terms[{index}]', None, term) for index, term in enumerate(terms)]
+    elif isinstance(terms, dict):
+        placed = [(f'terms.{name}', str(name), term) for name, term in terms.items() if term is not None]
+    else:
+        placed = []
+    if not placed:
+        raise ValueError(f'terms must be a non-empty list of {{type, weight, ...}}, or a mapping of names to such, '
+                         f'got {terms!r}')  # fmt: skip
+    return placed
+
+
+def default_name(type_name, loss):
+    """The name of a term that is given none: its judge's, or its type."""
+    if hasattr(loss, 'scorer'):
+        return loss.scorer.name
+    return type_name.rpartition(':')[2].removesuffix('Loss').lower()

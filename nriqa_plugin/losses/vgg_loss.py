@@ -59,7 +59,7 @@ class VGGLoss(FRIQALoss):
         imagenet_norm (bool): subtract ImageNet's mean and divide by its deviation, as the backbone was trained.
         grey (bool): the network speaks grey: its one channel is repeated three times.
         clamp (bool): off here, unlike for judges: a distance cannot be gamed, and the published recipes do not clamp.
-        loss_weight, crop, crops, augment, precision, checkpoint, probe, seed, space: as in ``IQALoss``.
+        loss_weight, crop, crops, augment, precision, checkpoint, probe, seed, space, frames: as in ``IQALoss``.
 
     Layers are ``conv3_4``, ``relu3_4``, ``pool3`` (fourth convolution of block 3, its ReLU, the block's end), for
     SqueezeNet ``conv1``, ``relu1``, ``fire2`` to ``fire9``, ``pool1``, ``pool3``, ``pool5``, for all of them
@@ -91,6 +91,7 @@ class VGGLoss(FRIQALoss):
         probe=True,
         seed=0,
         space=None,
+        frames='all',
     ):
         given = {'backbone': backbone, 'distance': distance, 'reduction': reduction, 'imagenet_norm': imagenet_norm}
         options = {'layers': layers, **DEFAULTS}
@@ -109,6 +110,7 @@ class VGGLoss(FRIQALoss):
             probe=probe,
             seed=seed,
             space=space,
+            frames=frames,
         )
         self.grey = check_flag('grey', grey)
 

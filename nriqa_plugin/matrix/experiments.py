@@ -19,7 +19,7 @@ from nriqa_plugin.evaluation.gain_matrix import EMPTY, ERROR
 START = 'start'  # the baseline that is no loss: the checkpoint that the trainings start from
 PRETRAIN = 'pretrain'  # the training before the others
 START_KEYS = {'basicsr': 'path:pretrain_network_g', 'mmagic': 'load_from'}
-SHARED = ('losses', 'terms', 'set', 'test', 'judges')  # as in a family file of nriqa compare
+SHARED = ('losses', 'rows', 'terms', 'set', 'test', 'judges')  # as in a family file of nriqa compare
 KEYS = (*SHARED, 'networks', 'training_sets', 'baseline', 'checkpoint', 'per_image', 'undefined', 'optimises')
 NETWORK_KEYS = ('base', START, PRETRAIN, 'set')
 PRETRAIN_KEYS = ('loss', 'steps', 'set')
@@ -84,7 +84,7 @@ def read_experiments(path, only=None, networks=None, weights=None, settings=None
 
     Its keys, those of a family file of ``nriqa compare`` (:func:`~nriqa_plugin.compare.family.read_family`) first:
 
-    - ``losses``, ``terms``, ``set``, ``test``, ``judges``: as there.
+    - ``losses``, ``rows``, ``terms``, ``set``, ``test``, ``judges``: as there.
     - ``networks``: ``{network: {base, start?, pretrain?, set?}}``. ``base`` is an option file beside this file, of
       BasicSR (``.yml``) or mmagic (``.py``); ``start`` the checkpoint instead of the base file's; ``pretrain``
       ``{loss, steps?, set?}`` a training before the others, from whose best checkpoint they start; ``set``

@@ -71,7 +71,7 @@ class _Plan:
             shortest = min((n for n in (group.pretrain.steps, steps) if n is not None), default=None)
             self.before = Training(
                 runs.host_of(family, seed), folder / PRETRAIN, PRETRAIN, family.losses[loss], shortest,
-                label=f'{group.name}/{PRETRAIN}',
+                label=f'{group.name}/{PRETRAIN}', more=family.more.get(loss),
             )  # fmt: skip
             self._start_from_pretrained()
 
@@ -102,7 +102,10 @@ class _Plan:
         start = self.pretrained or self.host.start()
         start = start if start and Path(start).is_file() else None  # mmagic downloads from an address
         return [
-            Training(self.host, self.folder / loss, loss, terms, self.steps, start, f'{self.group.name}/{loss}')
+            Training(
+                self.host, self.folder / loss, loss, terms, self.steps, start, f'{self.group.name}/{loss}',
+                self.group.family.more.get(loss),
+            )
             for loss, terms in self.group.family.losses.items()
         ]  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 
 from nriqa_plugin.losses import LossSum
@@ -19,7 +20,8 @@ class PerceptualHook(Hook):
 
     - Every term's value goes to the message hub, and so to log, TensorBoard and wandb, as ``loss_<name>``, its
       gradient norm (with ``grad_norms=True``) as ``grad_<name>``, the number of times it was not finite as
-      ``dropped_<name>``. A name that the host logs itself gets the slot in front: ``loss_pixel_loss_<name>``.
+      ``dropped_<name>``, its learnt weight (with ``balance``) as ``weight_<name>``. A name that the host logs itself
+      gets the slot in front: ``loss_pixel_loss_<name>``.
     - A step of an optimizer whose gradients are not finite is dropped, alike on every rank, and counted as
       ``skipped_steps``; 10 in a row are an error. (Under float16 AMP mmengine's loss scaler drops them already.)
     - Counters and torch's generators are saved and restored; validation leaves no trace in the generators.
@@ -42,6 +44,7 @@ class PerceptualHook(Hook):
         self.sums = {slot: loss for slot, loss in self.losses.items() if isinstance(loss, LossSum)}
         for loss in self.sums.values():
             loss.nonfinite = 'propagate'  # the whole step is dropped
+            loss.set_network(_generator(model))
         for name, wrapper in _wrappers(runner.optim_wrapper).items():
             self.guards[name] = StepGuard(blame=self._blame)
             self.guards[name].attach(wrapper.optimizer)
@@ -84,12 +87,14 @@ class PerceptualHook(Hook):
         for slot, loss in self.sums.items():
             dropped = {term.name: term.dropped for term in loss.terms}
             norms = {name: norm / self.scale for name, norm in loss.grad_norms.items()}
-            for kind, values in (('loss', loss.values), ('grad', norms), ('dropped', dropped)):
+            weights = {name: loss.values[name].new_tensor(weight) for name, weight in loss.weights.items()}
+            kinds = (('loss', loss.values), ('grad', norms), ('dropped', dropped), ('weight', weights))
+            for kind, values in kinds:
                 for name, value in values.items():
                     key = f'{kind}_{name}'
                     taken = key in scalars or key in (outputs or {})
                     scalars[f'{kind}_{slot}_{name}' if taken else key] = value
-            loss.values, loss.grad_norms = {}, {}
+            loss.values, loss.grad_norms, loss.weights = {}, {}, {}
         if scalars:  # one transfer for all of them
             numbers = torch.stack([value.double() for value in scalars.values()]).tolist()
             for key, number in zip(scalars, numbers, strict=True):
@@ -119,6 +124,12 @@ class PerceptualHook(Hook):
     def after_load_checkpoint(self, runner, checkpoint):
         if runner._resume:
             self.resume_state.load(checkpoint)
+
+
+def _generator(model):
+    """The network that makes the images; the whole model where it has none of that name."""
+    generator = getattr(model, 'generator', model)
+    return generator.module if is_model_wrapper(generator) else generator
 
 
 def _wrappers(optim_wrapper):

@@ -136,13 +136,16 @@ def image_name(data, folders=0):
     """How a data sample is called: the file of its ground truth, else of its input, with so many folders in front.
 
     Frames carry the name of the clip in front, and a clip is called by its folder, each with the folder above, for
-    Vimeo-90K numbers its clips anew in every folder.
+    Vimeo-90K numbers its clips anew in every folder. With ``folders`` a clip's first frame follows after ``@``,
+    for windows of one clip have the same folder.
     """
     path = data.get('gt_path') or data.get('img_path') or ''
     if isinstance(path, str):
         return '/'.join(Path(path).parts[-1 - folders :])
     first = Path(path[0])
-    return '/'.join(first.parts[-3:] if len(path) == 1 else first.parent.parts[-2:])
+    if len(path) == 1:
+        return '/'.join(first.parts[-3:])
+    return '/'.join(first.parent.parts[-2:]) + (f'@{first.stem}' if folders else '')
 
 
 def _build(judge, crop_border):

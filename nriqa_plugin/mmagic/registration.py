@@ -2,9 +2,10 @@
 
 from mmagic.registry import DATASETS, HOOKS, METRICS, MODELS, PARAM_SCHEDULERS, TRANSFORMS
 
-from nriqa_plugin.archs import RLFN, DnCNN
+from nriqa_plugin.archs import RBPN, RLFN, VRT, DnCNN, SimpleVSR, SRGANDiscriminator
 from nriqa_plugin.losses import ColourLoss, LRConsistencyLoss, TVLoss
 from nriqa_plugin.mmagic.alarm import ArtifactAlarmHook
+from nriqa_plugin.mmagic.clip_data import ClipCrop, ClipFolderDataset, ClipWindow
 from nriqa_plugin.mmagic.gain import RelativeGain, RelativeGainHook
 from nriqa_plugin.mmagic.gt_free import AnchorHook
 from nriqa_plugin.mmagic.hooks import PerceptualHook
@@ -12,6 +13,7 @@ from nriqa_plugin.mmagic.lora import LoRANet
 from nriqa_plugin.mmagic.loss_metric import LossMetric
 from nriqa_plugin.mmagic.losses import FRIQALoss, LossPair, LossSum, MDFLoss, NRIQALoss, VGGLoss
 from nriqa_plugin.mmagic.metrics import IQAMetric
+from nriqa_plugin.mmagic.moving_digits_data import MovingDigitsDataset
 from nriqa_plugin.mmagic.multigt import MultiGTPreprocessor
 from nriqa_plugin.mmagic.multigt_data import (
     LoadGroundTruths,
@@ -27,10 +29,11 @@ from nriqa_plugin.multigt import AMOSampler
 
 LOSSES = (LossSum, LossPair, NRIQALoss, FRIQALoss, VGGLoss, MDFLoss, ColourLoss, TVLoss, LRConsistencyLoss)
 REGISTERED = (
-    (MODELS, (*LOSSES, RLFN, DnCNN, LoRANet, AMOSampler, MultiGTPreprocessor)),
+    (MODELS, (*LOSSES, RBPN, RLFN, VRT, DnCNN, SimpleVSR, SRGANDiscriminator)),
+    (MODELS, (LoRANet, AMOSampler, MultiGTPreprocessor)),
     (METRICS, (IQAMetric, RelativeGain, LossMetric, SeveralGTsMetric)),
-    (DATASETS, (MultiGTDataset,)),
-    (TRANSFORMS, (Degrade, LoadGroundTruths, MultiGTCrop, OriginalToLQ, PackGroundTruths)),
+    (DATASETS, (MultiGTDataset, ClipFolderDataset, MovingDigitsDataset)),
+    (TRANSFORMS, (Degrade, ClipWindow, ClipCrop, LoadGroundTruths, MultiGTCrop, OriginalToLQ, PackGroundTruths)),
     (PARAM_SCHEDULERS, (ExponentialToLR,)),
     (HOOKS, (PerceptualHook, RelativeGainHook, ArtifactAlarmHook, AnchorHook)),
 )

@@ -1,0 +1,39 @@
+# BasicVSR++ x4: fine-tune its Charbonnier baseline with one row of arXiv 2405.20392, here `lpips`.
+#   MMAGIC=$(python -W ignore -c "import mmagic; print(mmagic.__path__[0])")/.mim
+#   python $MMAGIC/tools/train.py options/mmagic/basicvsrpp_x4_perceptual.py
+# Every other row is one option, and a folder of its own:
+#   python $MMAGIC/tools/train.py options/mmagic/basicvsrpp_x4_perceptual.py --work-dir work_dirs/basicvsrpp_ROW \
+#     --cfg-options model.pixel_loss.preset=ROW
+# with these for ROW (options/basicsr/presets/perceptual_vsr.yml, read from the folder that the command runs in):
+#   one judge      charbonnier (none) lpips pieapp dbcnn nima paq2piq hyperiqa mdtvsfa maniqa clipiqa
+#   with LPIPS     lpips_dbcnn lpips_nima lpips_paq2piq lpips_hyperiqa lpips_mdtvsfa lpips_maniqa lpips_clipiqa
+#                  lpips_nima_clipiqa, and under GradNorm lpips_gradnorm
+#   ours, without downloads   cnniqa niqe squeeze (LPIPS) squeeze_cnniqa squeeze_niqe squeeze_cnniqa_niqe
+#                  squeeze_gradnorm
+# To make first: basicvsrpp_x4_charbonnier, whose config says what to fetch.
+_base_ = ['./basicvsrpp_x4_charbonnier.py', './presets/perceptual_vsr.py']
+
+custom_imports = dict(imports=['nriqa_plugin.mmagic'], allow_failed_imports=False)
+
+experiment_name = 'basicvsrpp_x4_perceptual'
+work_dir = f'./work_dirs/{experiment_name}'
+load_from = 'work_dirs/basicvsrpp_x4_charbonnier/iter_5000.pth'
+
+model = dict(generator=dict(spynet_pretrained=None), pixel_loss=dict(_delete_=True, **_base_.pixel_loss))
+
+val_evaluator = dict(_delete_=True, **_base_.evaluator)
+default_hooks = _base_.hooks
+
+# 15,000 iterations are the paper's; the lengths of its restarts and of its warm-up are not published.
+train_cfg = dict(max_iters=15000, val_interval=1000)
+param_scheduler = [
+    dict(type='LinearLR', by_epoch=False, start_factor=1 / 500, begin=0, end=500),
+    dict(
+        type='CosineRestartLR',
+        by_epoch=False,
+        begin=500,
+        periods=[7000, 7500],
+        restart_weights=[1, 0.5],
+        eta_min=1e-7,
+    ),
+]

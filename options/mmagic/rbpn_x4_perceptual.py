@@ -1,0 +1,58 @@
+# RBPN x4 (iSeeBetter): fine-tune its Charbonnier baseline with one row of arXiv 2405.20392, here `lpips`.
+#   MMAGIC=$(python -W ignore -c "import mmagic; print(mmagic.__path__[0])")/.mim
+#   python $MMAGIC/tools/train.py options/mmagic/rbpn_x4_perceptual.py
+# Every other row is one option, and a folder of its own:
+#   python $MMAGIC/tools/train.py options/mmagic/rbpn_x4_perceptual.py --work-dir work_dirs/rbpn_ROW \
+#     --cfg-options model.pixel_loss.preset=ROW
+# with these for ROW (options/basicsr/presets/perceptual_vsr.yml, read from the folder that the command runs in):
+#   one judge      charbonnier (none) lpips pieapp dbcnn nima paq2piq hyperiqa mdtvsfa maniqa clipiqa
+#   with LPIPS     lpips_dbcnn lpips_nima lpips_paq2piq lpips_hyperiqa lpips_mdtvsfa lpips_maniqa lpips_clipiqa
+#                  lpips_nima_clipiqa, and under GradNorm lpips_gradnorm
+#   ours, without downloads   cnniqa niqe squeeze (LPIPS) squeeze_cnniqa squeeze_niqe squeeze_cnniqa_niqe
+#                  squeeze_gradnorm
+# RBPN restores the middle frame and MDTVSFA judges clips: its two rows also need, after the others,
+#   model.type=BasicVSR model.generator.output=all val_dataloader.dataset.pipeline.1.middle_only=False \
+#   train_dataloader.dataset.load_frames_list.gt="[im1.png,im2.png,im3.png,im4.png,im5.png,im6.png,im7.png]"
+# To make first: rbpn_x4_charbonnier, whose config says what to fetch, and clips to validate on (tools/make_clips.py).
+_base_ = ['./rbpn_x4_charbonnier.py', './presets/perceptual_vsr.py']
+
+custom_imports = dict(imports=['nriqa_plugin.mmagic'], allow_failed_imports=False)
+
+experiment_name = 'rbpn_x4_perceptual'
+work_dir = f'./work_dirs/{experiment_name}'
+load_from = 'work_dirs/rbpn_x4_charbonnier/iter_50000.pth'
+
+model = dict(generator=dict(spynet_path=None), pixel_loss=dict(_delete_=True, **_base_.pixel_loss))
+
+val_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type='ClipFolderDataset',
+        data_root='data/clips',
+        data_prefix=dict(gt='GT'),
+        num_input_frames=7,
+        test_mode=True,
+        pipeline=[
+            dict(type='LoadImageFromFile', key='gt', channel_order='rgb'),
+            dict(type='ClipCrop', scale=4, degradation='bicubic', seed=0, middle_only=True),
+            dict(type='PackInputs'),
+        ],
+    )
+)
+val_evaluator = dict(_delete_=True, **_base_.evaluator)
+default_hooks = _base_.hooks
+
+# 25,000 iterations are the paper's; the lengths of its restarts and of its warm-up are not published.
+train_cfg = dict(max_iters=25000, val_interval=5000)
+param_scheduler = [
+    dict(type='LinearLR', by_epoch=False, start_factor=1 / 1000, begin=0, end=1000),
+    dict(
+        type='CosineRestartLR',
+        by_epoch=False,
+        begin=1000,
+        periods=[11500, 12500],
+        restart_weights=[1, 0.5],
+        eta_min=1e-7,
+    ),
+]
+optim_wrapper = dict(clip_grad=dict(max_norm=10.0))

@@ -1,0 +1,18 @@
+# Train SimpleVSR x2 with the squared error alone, as published; against it: simple_vsr_x2_perceptual.py.
+#   python tools/moving_mnist.py --out data/moving_digits --mnist mnist_test_seq.npy   (without --mnist: a substitute)
+#   MMAGIC=$(python -W ignore -c "import mmagic; print(mmagic.__path__[0])")/.mim
+#   python $MMAGIC/tools/train.py options/mmagic/simple_vsr_x2_mse.py
+_base_ = './_base_/simple_vsr_digits.py'
+
+custom_imports = dict(imports=['nriqa_plugin.mmagic'], allow_failed_imports=False)
+
+experiment_name = 'simple_vsr_x2_mse'
+work_dir = f'./work_dirs/{experiment_name}'
+
+model = dict(
+    pixel_loss=dict(
+        type='LossSum',
+        grad_norms=True,
+        terms=dict(mse=dict(type='MSELoss', weight=1.0)),
+    )
+)
