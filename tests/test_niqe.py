@@ -63,10 +63,10 @@ def test_kodak_scores_are_those_of_basicsr(test_data, judge, basicsr_niqe):
         ours = np.array([judge(_tensor(image)).item() for image in images])
     apart = np.abs(ours / np.array([basicsr_niqe(image) for image in images]) - 1)
     print(f'relative difference: median {np.median(apart):.2e}, max {apart.max():.2e} ({files[apart.argmax()].name})')
-    # The original looks the shape up in steps of 0.001 and computes in float32; seen: at most 0.15 %.
-    assert (apart < 0.01).sum() >= 23
-    assert apart.max() < 0.02
-    assert np.median(apart) < 0.001
+    # The original computes in float32: here and there its ratio lies beyond the middle of two entries of its table, and
+    # one such feature of 1440 moves a score by about 2e-4.
+    assert apart.max() < 1e-3
+    assert np.median(apart) < 1e-4
 
 
 @pytest.mark.parametrize(('name', 'crop_border'), [('astronaut', 0), ('chelsea', 4), ('coffee', 7)])
@@ -103,20 +103,27 @@ def test_rounding_passes_the_gradient_straight_through(photo):
     plain._rounding = False
     levels = (photo.mean(1, keepdim=True) * 219).round() / 219  # greys whose luma is an integer
     greys = levels.expand(-1, 3, -1, -1)
-    torch.testing.assert_close(rounded(greys), plain(greys), rtol=1e-9, atol=0)
-    torch.testing.assert_close(_gradient(rounded, greys), _gradient(plain, greys), rtol=1e-6, atol=1e-9)
-    assert rounded(photo).item() != pytest.approx(plain(photo).item(), rel=1e-9)
+    # What is left apart is the rounding of the shapes, half of 0.001 at most.
+    assert rounded(greys).item() == pytest.approx(plain(greys).item(), rel=3e-3)
+    slopes = [_gradient(judge, greys).flatten() for judge in (rounded, plain)]
+    assert F.cosine_similarity(*slopes, dim=0) > 0.999
+    assert slopes[0].norm().item() == pytest.approx(slopes[1].norm().item(), rel=1e-2)
 
 
-def test_shape_solves_its_equation_and_has_its_implicit_derivative(judge):
+def test_shape_solves_its_equation_and_has_its_implicit_derivative():
     shapes = torch.tensor([0.25, 0.7001, 1.0, 1.9996, 3.3, 9.5], dtype=torch.float64)
     ratios = aggd._log_ratio(shapes).exp().requires_grad_()
-    torch.testing.assert_close(aggd._Shape.apply(ratios, judge.ratios), shapes, rtol=1e-9, atol=0)
-    assert torch.autograd.gradcheck(lambda r: aggd._Shape.apply(r, judge.ratios), ratios)
+    exact = aggd._Shape.apply(ratios, False)
+    torch.testing.assert_close(exact, shapes, rtol=1e-9, atol=0)
+    assert torch.autograd.gradcheck(lambda r: aggd._Shape.apply(r, False), ratios)
+    rounded = aggd._Shape.apply(ratios, True)
+    torch.testing.assert_close(rounded, shapes.mul(1000).round() / 1000, rtol=1e-12, atol=0)
+    torch.testing.assert_close(*(torch.autograd.grad(s.sum(), ratios)[0] for s in (exact, rounded)), rtol=1e-3, atol=0)
     beyond = torch.tensor([1e-3, 5.0], dtype=torch.float64, requires_grad=True)
-    held = aggd._Shape.apply(beyond, judge.ratios)
-    assert held.tolist() == [0.2, 10.0]
-    assert torch.autograd.grad(held.sum(), beyond)[0].tolist() == [0, 0]
+    for is_rounded in (False, True):
+        held = aggd._Shape.apply(beyond, is_rounded)
+        assert held.tolist() == pytest.approx([0.2, 10.0])
+        assert torch.autograd.grad(held.sum(), beyond)[0].tolist() == [0, 0]
 
 
 def test_block_moments_pass_gradcheck():

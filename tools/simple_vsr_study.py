@@ -48,7 +48,6 @@ def options(args, name, out):
     opt['path']['experiments_root'] = str(out / 'experiments')
     for split, file in (('train', 'train'), ('val', 'test')):
         opt['datasets'][split] |= {'file': str(args.clips / f'{file}.npy')}
-    opt['datasets']['train'] |= {'num_worker_per_gpu': 0, 'batch_size_per_gpu': args.batch}
     terms = opt['train']['pixel_opt']['terms']
     if 'perceptual' in terms:
         term = terms['perceptual']
@@ -56,8 +55,12 @@ def options(args, name, out):
             terms['perceptual'] = {**SQUEEZENET, 'weights': str(args.squeezenet), 'weight': term['weight']}
         else:
             term['weights'] = str(args.vgg)
-    steps = args.steps or opt['train']['total_iter']
+    smaller = opt['datasets']['train']['batch_size_per_gpu'] / args.batch  # the schedule is one of epochs
+    milestones = opt['train']['scheduler']['milestones']
+    opt['train']['scheduler']['milestones'] = [round(step * smaller) for step in milestones]
+    steps = args.steps or round(opt['train']['total_iter'] * smaller)
     opt['train']['total_iter'] = steps
+    opt['datasets']['train'] |= {'num_worker_per_gpu': 0, 'batch_size_per_gpu': args.batch}
     if not torch.cuda.is_available():
         opt['train']['optim_g']['fused'] = True  # the same result, and the matrix of 33.5 M is updated 8 times faster
     opt['val']['val_freq'] = max(1, steps // 4)
@@ -172,7 +175,7 @@ def arguments():
     features.add_argument('--squeezenet', type=Path, help="torchvision's SqueezeNet 1.1, as a stand-in")
     parser.add_argument('--judge-weights', type=Path, help='backbone of LPIPS(squeeze); default: --squeezenet')
     parser.add_argument('--form', choices=('released', 'paper'), default='released')
-    parser.add_argument('--steps', type=int, help='batches; default: 25 000, the published 50 epochs of 16 clips')
+    parser.add_argument('--steps', type=int, help='batches; default: the published 50 epochs, 25 000 of 16 clips')
     parser.add_argument('--batch', type=int, default=16, help='clips of a batch')
     parser.add_argument('--test', type=int, default=2000, help='clips in the table')
     args = parser.parse_args()

@@ -1,10 +1,12 @@
 """Asymmetric generalised Gaussian distributions (AGGD): NIQE's features of a block, fitted to its moments."""
 
+from functools import lru_cache
+
 import torch
 from torch.autograd.function import once_differentiable
 
 SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))  # H, V, D1, D2: neighbours within a block, which wraps around
-SHAPE_MIN, SHAPE_MAX, SHAPE_STEP = 0.2, 10.0, 0.001  # alpha is sought in this range
+SHAPE_MIN, SHAPE_MAX, SHAPE_STEP = 0.2, 10.0, 0.001  # alpha is one of these
 
 
 class BlockMoments(torch.autograd.Function):
@@ -44,12 +46,12 @@ class BlockMoments(torch.autograd.Function):
         return result
 
 
-def features(moments, table):
+def features(moments, rounded=True):
     """The 36 features of every block and which of them are known.
 
     Args:
         moments (list[Tensor]): the five of :class:`BlockMoments`, with both scales stacked: ``(N, B, 2, 5)`` each.
-        table (Tensor): of :func:`ratio_table`.
+        rounded (bool): shapes are multiples of 0.001, as in the original's table; else they are exact.
 
     Returns:
         tuple[Tensor, Tensor]: both ``(N, B, 36)``; a feature is unknown where a block has no value on its side.
@@ -62,7 +64,7 @@ def features(moments, table):
     right_std = torch.where(has_right, right / torch.where(has_right, above, 1), 1).sqrt()
     skew = left_std / right_std
     peak = torch.where(both, size.square() / torch.where(both, left + right, 1), 1)
-    shape = _Shape.apply(peak * (skew**3 + 1) * (skew + 1) / (skew**2 + 1) ** 2, table)
+    shape = _Shape.apply(peak * (skew**3 + 1) * (skew + 1) / (skew**2 + 1) ** 2, rounded)
     shape = torch.where(both, shape, SHAPE_MIN)  # what the original's look-up gives for NaN
     inverse = 1 / shape
     to_scale = ((inverse.lgamma() - (3 * inverse).lgamma()) / 2).exp()
@@ -77,12 +79,6 @@ def features(moments, table):
     return result, arrange(torch.ones_like(both), both, has_left, has_right, both)
 
 
-def ratio_table():
-    r""":math:`\rho(\alpha)` for all shapes from 0.2 to 10 in steps of 0.001, rising, float32 ``(9801,)``."""
-    shapes = torch.arange(SHAPE_MIN, SHAPE_MAX + SHAPE_STEP / 2, SHAPE_STEP, dtype=torch.float64)
-    return _log_ratio(shapes).exp().float()
-
-
 def _one_sided(values):
     below, above = values.clamp(max=0), values.clamp(min=0)
     squares = [torch.linalg.vector_norm(v, dim=(-2, -1)).square() for v in (below, above)]
@@ -93,26 +89,36 @@ def _one_sided(values):
 class _Shape(torch.autograd.Function):
     r"""Solve :math:`\Gamma(2/\alpha)^2 / (\Gamma(1/\alpha) \Gamma(3/\alpha)) = \rho` for the shape :math:`\alpha`.
 
-    Forward: the nearest entry of the table, then Newton steps. Backward: the implicit function theorem,
-    :math:`d\alpha/d\rho = 1 / \rho'(\alpha)`; zero where the shape is held at the ends of its range.
+    Forward: the nearest entry of the table, then Newton steps unless ``rounded``. Backward: the implicit function
+    theorem, :math:`d\alpha/d\rho = 1 / \rho'(\alpha)`; zero where the shape is held at the ends of its range.
     """
 
     @staticmethod
-    def forward(ctx, ratio, table):
-        nearest = torch.searchsorted(table, ratio.to(table.dtype)).clamp(max=len(table) - 1)
-        shape = SHAPE_MIN + SHAPE_STEP * nearest.to(ratio.dtype)
-        for _ in range(2):
+    def forward(ctx, ratio, rounded):
+        table = _ratio_table(ratio.device)
+        ratio = ratio.double()
+        above = torch.searchsorted(table, ratio).clamp(1, len(table) - 1)
+        nearest = above - (ratio - table[above - 1] <= table[above] - ratio).long()
+        shape = SHAPE_MIN + SHAPE_STEP * nearest.double()
+        for _ in range(0 if rounded else 2):
             step = (_log_ratio(shape) - ratio.log()) / _log_ratio_slope(shape)
             shape = (shape - step).clamp(SHAPE_MIN, SHAPE_MAX)
-        ctx.save_for_backward(ratio, shape)
+        inside = (ratio > table[0]) & (ratio < table[-1])
+        ctx.save_for_backward(ratio, shape, inside)
         return shape
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        ratio, shape = ctx.saved_tensors
-        inside = (shape > SHAPE_MIN) & (shape < SHAPE_MAX)
+        ratio, shape, inside = ctx.saved_tensors
         return torch.where(inside, grad / (ratio * _log_ratio_slope(shape)), 0), None
+
+
+@lru_cache(maxsize=8)
+def _ratio_table(device):
+    r""":math:`\rho(\alpha)` for all shapes from 0.2 to 10 in steps of 0.001, rising, float64 ``(9801,)``."""
+    shapes = torch.arange(SHAPE_MIN, SHAPE_MAX + SHAPE_STEP / 2, SHAPE_STEP, dtype=torch.float64)
+    return _log_ratio(shapes).exp().to(device)
 
 
 def _log_ratio(shape):

@@ -35,8 +35,8 @@ class NIQE(Scorer):
     upper bound. The score of an image with fewer than two usable blocks (flat, black) is undefined: NaN, with a
     zero gradient.
 
-    The luma is rounded to integers as in the original, with a straight-through gradient. The shape of a
-    distribution is solved for instead of looked up, since a table has no derivative.
+    As in the original, the luma is rounded to integers and the shapes of the distributions to multiples of 0.001; the
+    gradients go straight through both, those of the shapes by the implicit function theorem.
 
     Args:
         weights (str | None): ``.npz`` with ``mu_pris_param``, ``cov_pris_param`` and ``gaussian_window``. ``None``:
@@ -63,7 +63,6 @@ class NIQE(Scorer):
         self.register_buffer('window', torch.tensor(taps, dtype=torch.float32))  # counts in weights_hash
         # The filter itself keeps float64 taps that sum to one: else a flat area would not have a contrast of zero.
         self._taps = tuple((taps / taps.sum()).tolist())
-        self.register_buffer('ratios', aggd.ratio_table())
         self._rounding = True  # tests switch it off: finite differences do not see a straight-through gradient
 
     def score(self, pred, ref=None):
@@ -72,7 +71,8 @@ class NIQE(Scorer):
         scales = ((luma, BLOCK), (_halve(luma), BLOCK // 2))
         moments = [aggd.BlockMoments.apply(_to_blocks(_normalise(image, self._taps), side)) for image, side in scales]
         # A few numbers per block are left: float64 costs nothing from here on.
-        features, known = aggd.features([torch.stack(m, 2).double() for m in zip(*moments, strict=True)], self.ratios)
+        moments = [torch.stack(m, 2).double() for m in zip(*moments, strict=True)]
+        features, known = aggd.features(moments, self._rounding)
         return self._distance(features, known).to(pred.dtype)
 
     def _luma(self, pred):
