@@ -12,7 +12,7 @@ import pickle
 import re
 import tempfile
 from decimal import Decimal
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 
 import torch
@@ -61,23 +61,26 @@ def check_choice(option, value, allowed):
 
 
 def check_number(option, value, low=-math.inf, high=math.inf, integer=False):
-    """Return ``value`` if it is a finite number in ``[low, high]``.
+    """Return ``value`` if it is a finite number in ``[low, high]``; with ``integer`` one without a decimal point.
 
     Raises:
-        TypeError: not a number. Numeric text is named as such: YAML reads ``5e-5`` as text and ``5.0e-5`` as a number,
-            BasicSR's ``--force_yml`` both as text.
+        TypeError: not a number, or a float such as 7.0 where an integer is wanted. Numeric text is named as such: YAML
+            reads ``5e-5`` as text and ``5.0e-5`` as a number, BasicSR's ``--force_yml`` both as text.
         ValueError: not finite or out of range.
     """
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
-            raise TypeError(f'{option} must be a number, got the text {value!r}; {_as_number(value, float(value))}')
+            fix = _as_integer(float(value)) if integer else _as_number(value, float(value))
+            raise TypeError(f'{option} must be a number, got the text {value!r}; {fix}')
     kind = 'an integer' if integer else 'a number'
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f'{option} must be {kind}, got {value!r}')
     if not math.isfinite(value) or not low <= value <= high:
         raise ValueError(f'{option} must be finite{_limits(low, high)}, got {value!r}')
-    if integer and int(value) != value:
-        raise TypeError(f'{option} must be {kind}, got {value!r}')
+    if integer and not isinstance(value, Integral):
+        whole = int(value) == value
+        fix = f' without a decimal point, got {value!r}; write {int(value)}' if whole else f', got {value!r}'
+        raise TypeError(f'{option} must be {kind}{fix}')
     return int(value) if integer else value
 
 
@@ -97,6 +100,11 @@ def check_flag(option, value):
     return value
 
 
+def _as_integer(number):
+    """How to write an integer that arrived as text."""
+    return f'write {int(number)} without quotes' if number.is_integer() else 'write an integer'
+
+
 def _as_number(text, number):
     """How to write a number that arrived as text."""
     if not YAML_NUMBER.fullmatch(text):
@@ -114,7 +122,7 @@ def _yaml_float(number):
 
 
 class in_place:
-    """Prefix the message of ``ValueError`` and ``TypeError`` with where it happened."""
+    """Prefix the message of an error about options, files or downloads with where it happened."""
 
     def __init__(self, where):
         self.where = where
@@ -123,7 +131,7 @@ class in_place:
         return self
 
     def __exit__(self, kind, error, trace):
-        if kind in (ValueError, TypeError, ImportError, FileNotFoundError):
+        if kind in (ValueError, TypeError, ImportError, FileNotFoundError, RuntimeError):
             raise kind(f'{self.where}: {error}') from error
 
 

@@ -323,6 +323,11 @@ def options(folders, *more, judges=JUDGES):
     ]
 
 
+def as_clips(folders):
+    (folders / 'clips').mkdir()
+    return (folders / 'results').rename(folders / 'clips' / 'one').parent
+
+
 def table_of(folders, *place):
     with open(folders.joinpath('out', *place, 'artifacts.csv'), newline='') as file:
         return {row['image']: row for row in csv.DictReader(file)}
@@ -399,6 +404,8 @@ def test_flat_areas_only(folders):
         (lambda f: options(f, '--flat', '--flat-size', 250), 'no image has'),
         (lambda f: options(f, '--optimised', 'distanec'), "--optimised: 'distanec'. Did you mean 'distance'"),
         (lambda f: [f / 'nowhere', '-b', f / 'baseline', '-o', f / 'out'], 'no such folder.*nowhere'),
+        (lambda f: [as_clips(f), '-b', f / 'baseline', '-o', f / 'out'], 'clips holds clips.*one folder of images'),
+        (lambda f: [f / 'baseline', '-b', as_clips(f), '-o', f / 'out'], 'clips holds clips.*one folder of images'),
     ],
 )
 def test_bad_calls_name_the_option(folders, change_call, message):

@@ -16,6 +16,7 @@ from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTR
 
 import nriqa_plugin.basicsr
 from nriqa_plugin.basicsr import cpu, metrics, registration, several_gts
+from nriqa_plugin.doctor.reading import metrics_of
 from nriqa_plugin.evaluation.relative_gain import relative_gain
 from nriqa_plugin.evaluation.scores import read_scores, score_row, write_scores
 from nriqa_plugin.iqa import create_scorer
@@ -28,7 +29,7 @@ from tests.multigt_data import write_sets
 from tests.test_checks_and_scorer import Malicious
 from tests.test_vgg_loss import saved_backbone
 
-JUDGE = 'tests.judges:TinyNet'
+JUDGE, CLIP = 'tests.judges:TinyNet', 'tests.judges:Clip'
 TERMS = [{'type': 'L1Loss', 'weight': 1.0}, {'type': 'NRIQALoss', 'metric': JUDGE, 'weight': 0.1}]
 SMALL_SR = {'type': 'MSRResNet', 'num_in_ch': 3, 'num_out_ch': 3, 'num_feat': 4, 'num_block': 1, 'upscale': 4}
 ADAM = {'type': 'Adam', 'lr': 1e-3}
@@ -386,11 +387,50 @@ def test_clip_grad_norm_bounds_the_update(tmp_path):
         ({'val': {'metrics': {'m': {'type': 'calculate_iqa', 'metric': 'tests.judges:Darkness', 'better': 'higher'}}}}, "write 'better: lower'"),
         ({'val': {'metrics': {'m': {'type': 'calculate_iqa', 'metric': JUDGE}}, 'save_best': 'n'}}, r"metric in val.save_best 'n'"),
         ({'val': {'metrics': {'m': {'type': 'calculate_relative_gain', 'metric': JUDGE, 'baseline': 'no.csv'}}}}, r'no such file: no\.csv'),
+        ({'val': {'metrics': {'m': {'type': 'calculate_iqa', 'metric': CLIP}}}}, r'^val\.metrics\.m: clip judges clips, and BasicSR validates frame by frame: .*`nriqa score`'),
+        ({'val': {'metrics': {'m': {'type': 'calculate_relative_gain', 'metric': CLIP, 'baseline': 'start'}}}}, r'^val\.metrics\.m: clip judges clips'),
+        ({'val': {'artifact_alarm': {'judge': 'm'}, 'metrics': {'m': {'type': 'calculate_iqa', 'metric': CLIP}, 'lpips': {'type': 'calculate_iqa', 'metric': JUDGE}}}}, r'^val\.artifact_alarm\.judge, val\.metrics\.m: clip judges clips'),
+        ({'train': {'warmup_iter': '-1'}}, r"train\.warmup_iter must be a number, got the text '-1' \(--force_yml .*\); write 0 for no warm-up"),
+        ({'train': {'warmup_iter': None}}, r'train\.warmup_iter must be a number, got None'),
+        ({'train': {'warmup_iter': -2}}, r'train\.warmup_iter must be finite and at least -1, got -2'),
     ],
 )  # fmt: skip
 def test_wrong_model_options_are_refused_before_training(change, message, tmp_path):
     with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message):
         build_model(options(tmp_path, **change))
+
+
+def test_a_metric_that_is_none_is_left_out(photographs):
+    """So ``--force_yml val:metrics:NAME=~`` takes one away."""
+    metrics_ = {'held_out': dict(WATCHED['held_out']), 'gain': None, 'lpips': None}
+    model = build_model(options(photographs, val={'save_img': False, 'metrics': metrics_}))
+    assert list(model.opt['val']['metrics']) == ['held_out']
+    opt = {'model_type': 'PerceptualModel', 'val': {'metrics': metrics_}}
+    assert list(metrics_of(opt)) == ['held_out']  # nriqa doctor
+    assert list(metrics_of({**opt, 'model_type': 'SRModel'})) == list(metrics_)  # where the host stumbles over it
+    model.validation(loader(photographs), 1, None)
+    assert list(model.metric_results) == ['held_out']
+    none_left = build_model(options(photographs, val={'save_img': False, 'metrics': {'held_out': None}}))
+    assert none_left.opt['val']['metrics'] is None
+    alarm = {'save_img': False, 'metrics': {'m': {'type': 'calculate_iqa', 'metric': JUDGE}, 'lpips': None},
+             'artifact_alarm': {'judge': 'm'}}  # fmt: skip
+    with pytest.raises(ValueError, match=r"val\.artifact_alarm\.reference: 'lpips'"):
+        build_model(options(photographs, val=alarm))
+
+
+@pytest.mark.parametrize('alarm', [False, True])
+def test_a_judge_without_its_file_names_its_key(tmp_path, monkeypatch, alarm):
+    pytest.importorskip('lpips', reason='the extra iqa is not installed')
+
+    def unreachable(*_, **__):
+        raise OSError('no network')
+
+    monkeypatch.setattr('torchvision.models.AlexNet_Weights.get_state_dict', unreachable)
+    far = {'type': 'calculate_iqa', 'metric': 'lpips', 'crop_border': 3}
+    val = {'metrics': {'m': {'type': 'calculate_iqa', 'metric': JUDGE}, 'far': far}}
+    val |= {'artifact_alarm': {'judge': 'm', 'reference': 'far'}} if alarm else {}
+    with pytest.raises(RuntimeError, match=r'val\.metrics\.far: .*alexnet.*give its path with the option weights'):
+        build_model(options(tmp_path, val=val))
 
 
 # ------------------------------------------------------------------------------------------------ metrics
@@ -433,6 +473,8 @@ def test_the_mean_of_per_image_gains_is_equation_1_of_the_means(tmp_path):
         ('calculate_relative_gain', {'metric': JUDGE}, 'baseline must be a scores file'),
         ('calculate_relative_gain', {'metric': JUDGE, 'baseline': 'start'}, 'needs model_type: PerceptualModel'),
         ('calculate_relative_gain', {'metric': JUDGE, 'baseline': 'x.csv', 'better': 'lower'}, 'remove better: lower'),
+        ('calculate_iqa', {'metric': CLIP}, 'clip judges clips'),
+        ('calculate_relative_gain', {'metric': CLIP, 'baseline': 'x.csv'}, 'clip judges clips'),
     ],
 )
 def test_wrong_metric_options_are_refused(metric, option, message):

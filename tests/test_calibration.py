@@ -691,6 +691,10 @@ def too_small(file):
     replaced(', augment: true', '')(file)
 
 
+def learnt(file):
+    replaced('    terms:', '    balance: {method: gradnorm}\n    terms:')(file)
+
+
 def without_images(file):
     for image in file.parent.rglob('*.png'):
         image.unlink()
@@ -707,6 +711,7 @@ def without_images(file):
         (without_images, (), 'datasets.train: it holds no images'),
         (replaced('datasets:\n  train:', 'datasets:\n  val:'), (), 'the key datasets.train is missing'),
         (too_small, (), "train.pixel_opt: term 'tinynet': tinynet needs at least 8 px a side"),
+        (learnt, ('--out', 'new.yml'), 'options.yml: train.pixel_opt learns its weights (balance), there is none to calibrate'),
         (replaced('tests.judges:Darkness', 'niqee'), (), "train.pixel_opt: terms[2] (NRIQALoss): unknown judge 'niqee'"),
         (replaced('L1Loss, weight: 1.0}', 'L1Loss, weight: &w 1.0}\n      - {type: MSELoss, weight: *w}'), ('--out', 'new.yml'), 'terms[0].weight is shared by an alias'),
         (replaced('', ''), ('--share', 'tinynte=1'), "unknown term in share: 'tinynte'. Did you mean 'tinynet'?"),

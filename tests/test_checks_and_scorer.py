@@ -3,6 +3,7 @@
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -186,6 +187,29 @@ def test_a_number_out_of_range_is_refused_with_the_limits_there_are(value, limit
     with pytest.raises(ValueError) as error:
         check_number('crop', value, **limits)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ('value', 'message'),
+    [
+        (7.0, 'crop must be an integer without a decimal point, got 7.0; write 7'),
+        (7.5, 'crop must be an integer, got 7.5'),
+        (True, 'crop must be an integer, got True'),
+        ('7', "crop must be a number, got the text '7'; write 7 without quotes"),
+        ('1e4', "crop must be a number, got the text '1e4'; write 10000 without quotes"),
+        ('7.5', "crop must be a number, got the text '7.5'; write an integer"),
+    ],
+)
+def test_what_is_not_written_as_an_integer_is_refused_with_the_spelling(value, message):
+    with pytest.raises(TypeError) as error:
+        check_number('crop', value, integer=True)
+    assert str(error.value) == message
+
+
+def test_integers_of_other_kinds_are_integers():
+    assert check_number('crop', np.int64(7), integer=True) == 7
+    assert type(check_number('crop', np.int64(7), integer=True)) is int
+    assert check_number('crop', 7.0) == 7.0
 
 
 def test_atomic_path_leaves_the_old_file_when_writing_fails(tmp_path):

@@ -103,6 +103,17 @@ def test_flips_and_rotations_are_the_same_for_all_frames(maps):
     assert len(seen) == 8  # the whole group of the square
 
 
+def test_a_window_and_its_mirror_image_in_time(maps):
+    """As the host's Vimeo90KRecurrentDataset has it."""
+    item = train_set(maps, lq=True, num_frame=3, flip_sequence=True, use_hflip=True, use_rot=True)[0]
+    assert (item['gt'].shape, item['lq'].shape) == ((6, 3, 16, 16), (6, 3, 4, 4))
+    for part in (item['gt'], item['lq']):
+        assert torch.equal(part, part.flip(0))
+        first = places(part)[2][0, 0, 0].item()
+        assert places(part)[2][:, 0, 0].tolist() == [first + step for step in (0, 1, 2, 2, 1, 0)]
+    assert train_set(maps, lq=True, num_frame=3, flip_sequence=False)[0]['gt'].shape[0] == 3
+
+
 def test_intervals_and_backward_windows(maps):
     data = train_set(maps, num_frame=3, interval_list=[1, 4], random_reverse=True)
     seen = {tuple(places(data[0]['gt'])[2][:, 0, 0].diff().tolist()) for _ in range(60)}
@@ -333,6 +344,8 @@ def test_the_documented_degradation_builds():
         ({'interval_list': [1, 2]}, ValueError, "the clip 'a' has 7 frames, a window 13"),
         ({'interval_list': []}, TypeError, 'interval_list must be a list'),
         ({'num_frame': 4, 'middle_only': True}, ValueError, 'middle_only needs an odd num_frame, got 4'),
+        ({'flip_sequence': 'yes'}, TypeError, 'flip_sequence must be true or false'),
+        ({'flip_sequence': True, 'middle_only': True}, ValueError, 'flip_sequence .*, not with middle_only'),
         ({'middle_only': 'yes'}, TypeError, 'middle_only must be true or false'),
         ({'dataroot_gt': None}, ValueError, "the option 'dataroot_gt' is missing"),
         ({'dataroot_gt': 'nowhere'}, FileNotFoundError, 'dataroot_gt: no such folder: nowhere'),
@@ -340,7 +353,7 @@ def test_the_documented_degradation_builds():
         ({'dataroot_lq': 'LQ', 'degradation': 'bicubic'}, ValueError, 'dataroot_lq and degradation exclude each other'),
         ({'meta_info_file': 'nowhere.txt'}, FileNotFoundError, 'meta_info_file: no such file'),
         ({'io_backend': {'type': 'memcached'}}, ValueError, 'io_backend.type: .memcached'),
-        ({'degradation': 'bicubik'}, ValueError, "exactly one stage 'bicubic'"),
+        ({'degradation': 'bicubik'}, ValueError, "exactly one stage 'bicubic', got 'bicubik'. Did you mean 'bicubic'"),
         ({'scale': 3}, ValueError, "the clip 'a' is 40 x 32 px, no multiple of scale: 3"),
     ],
 )
@@ -371,6 +384,28 @@ def test_lq_of_another_size_is_refused_at_construction(tmp_path):
 
 
 @pytest.mark.parametrize('make', [train_set, val_set])
+def test_the_folder_above_both_kinds_is_refused(tmp_path, make):
+    """Its LQ clips would be ground truth too."""
+    own = tmp_path / 'own'
+    write_pair(own, '0/a', size=(64, 64))
+    (own / 'LQ').rename(own / 'BIx4')
+    for root in (own, tmp_path):
+        with pytest.raises(ValueError, match=f'dataroot_gt: .* holds GT beside BIx4.*give {re.escape(str(own))}/GT'):
+            make(tmp_path, dataroot_gt=str(root))
+
+
+def test_swapped_folders_are_named_as_such(tmp_path):
+    write_pair(tmp_path, 'a', size=(64, 64))
+    (tmp_path / 'GT').rename(tmp_path / 'x')
+    (tmp_path / 'LQ').rename(tmp_path / 'GT')
+    (tmp_path / 'x').rename(tmp_path / 'LQ')
+    with pytest.raises(
+        ValueError, match='is 16 x 16 px, its LQ 64 x 64 px: larger than GT; are the two folders swapped'
+    ):
+        train_set(tmp_path, lq=True, gt_size=32)
+
+
+@pytest.mark.parametrize('make', [train_set, val_set])
 def test_a_frame_of_another_size_or_a_broken_one_is_named_when_it_is_read(tmp_path, make):
     write_clip(tmp_path / 'GT' / 'a')
     frame = tmp_path / 'GT' / 'a' / '00000003.png'
@@ -381,7 +416,10 @@ def test_a_frame_of_another_size_or_a_broken_one_is_named_when_it_is_read(tmp_pa
     ):
         data[0]
     frame.write_bytes(b'broken')
-    with pytest.raises(ValueError, match=f'cannot read the frame {re.escape(str(frame))}'):
+    with pytest.raises(ValueError, match=rf'cannot read the frame {re.escape(str(frame))} \(truncated or damaged\?\)$'):
+        data[0]
+    frame.unlink()
+    with pytest.raises(ValueError, match=f'cannot read the frame {re.escape(str(frame))}: .*No such file'):
         data[0]
 
 

@@ -318,6 +318,12 @@ def test_clips_that_do_not_pair_are_refused(tmp_path):
         data_set(tmp_path)
 
 
+def test_the_folder_above_both_kinds_is_refused(tmp_path):
+    write_pair(tmp_path, 'a')
+    with pytest.raises(ValueError, match='data_prefix.gt: .* holds GT beside LQ'):
+        data_set(tmp_path, data_prefix={'gt': ''})
+
+
 @pytest.mark.parametrize(
     ('transform', 'error', 'message'),
     [
@@ -398,6 +404,28 @@ def test_the_stock_script_trains_and_validates_on_clips_with_made_lq(tmp_path):
     assert np.isfinite(validations[2]['gain/darkness'])
     scored = (tmp_path / 'clips' / 'baseline.csv').read_text()
     assert len(re.findall(r'^GT/', scored, re.MULTILINE)) == 21  # every frame of the three windows once
+
+
+def test_the_hosts_lmdb_reader_asks_for_a_frame_without_its_clip(tmp_path):
+    """So an lmdb cannot hold several clips whose frames have the same names (docs/video_data.md)."""
+    lmdb = pytest.importorskip('lmdb', reason='lmdb comes with the extra basicsr')
+    for seed, clip in enumerate(('000', '011')):
+        write_pair(tmp_path, clip, 1, seed=seed)
+    pixels = {clip: (tmp_path / 'GT' / clip / '00000000.png').read_bytes() for clip in ('000', '011')}
+    for name, keys in (('whole', ('000/00000000', '011/00000000')), ('bare', ('00000000',))):
+        with lmdb.open(str(tmp_path / name)) as packed, packed.begin(write=True) as transaction:
+            for key in keys:
+                transaction.put(key.encode(), pixels[key[:3] if '/' in key else '000'])
+
+    def frames(name):
+        backend = {'backend': 'lmdb', 'db_path': str(tmp_path / name)}
+        data = data_set(tmp_path, [{**LOAD[0], 'backend_args': backend}], lq=False)
+        return [data[index]['gt'][0] for index in range(2)]
+
+    bare = frames('bare')
+    assert np.array_equal(bare[0], bare[1])  # one key for both clips
+    with pytest.raises(TypeError, match='NoneType'):
+        frames('whole')
 
 
 def test_real_clips(test_data, tmp_path):

@@ -337,6 +337,20 @@ def test_overrides_reach_the_option_file_and_a_wrong_place_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    'name', ['basicvsrpp_x4_perceptual', 'rbpn_x4_charbonnier', 'simple_vsr_x2_mse', 'basicvsrpp_x4_clipiqa_lpips']
+)
+def test_video_networks_of_mmagic_are_refused_before_anything_runs(name, tmp_path):
+    pytest.importorskip('mmagic', reason='the extra mmagic is not installed')
+    family = read_family(write_family(tmp_path), ROOT / 'options' / 'mmagic' / f'{name}.py')
+    kind = {'basi': 'BasicFramesDataset', 'rbpn': 'BasicFramesDataset', 'simp': 'MovingDigitsDataset'}[name[:4]]
+    with pytest.raises(
+        ValueError, match=rf'{name}.py: {kind} gives clips.* in BasicSR only.*basicvsrpp_x4_perceptual.yml'
+    ):
+        runs.run_family(family, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
     ('section', 'key', 'value', 'message'),
     [
         (None, 'model_type', 'SRModel', 'model_type must be PerceptualModel'),

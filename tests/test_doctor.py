@@ -265,6 +265,35 @@ def test_the_terms_of_a_preset_are_measured_and_an_unknown_one_is_one_line(optio
     assert "'bth'. Did you mean 'both'" in wrong.stderr
 
 
+def test_learnt_weights_are_no_problem_and_those_shown_are_called_the_starts(option_file):
+    mse = {'type': 'MSELoss', 'weight': 3.0}
+    sums = {'type': 'LossSum', 'terms': [L1, mse], 'balance': {'method': 'gradnorm'}}
+    result = doctor(option_file(train={**SCHEDULE, 'pixel_opt': sums}))
+    assert result.exit_code == 0, result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Note: train.pixel_opt learns its weights (balance): those shown are the start's")
+    assert (row(result, 'l1')[1], row(result, 'mse')[1]) == ('2', '3')
+    plain = doctor(option_file([L1, mse]))
+    assert plain.stderr == ''
+    for term in ('l1', 'mse'):
+        assert row(result, term)[2:4] == row(plain, term)[2:4], 'value and gradient norm at the start weight'
+
+
+def test_a_video_row_under_gradnorm_is_no_problem(option_file, squeezenet_weights, tmp_path):
+    term = {'weights': str(squeezenet_weights)}
+    presets = str(ROOT / 'options' / 'basicsr' / 'presets' / 'perceptual_vsr.yml')
+    sums = {'type': 'LossSum', 'preset': 'squeeze_gradnorm', 'presets': presets, 'terms': {'lpips_squeeze': term}}
+    file = option_file(train={**SCHEDULE, 'pixel_opt': sums}, gt_size=64)
+    for kind, side in (('HR', 64), ('LR', 16)):
+        for image in (tmp_path / 'train' / kind).iterdir():
+            Image.new('RGB', (side, side)).save(image)
+    result = doctor(file)
+    assert result.exit_code == 0, result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith('Note: train.pixel_opt learns its weights (balance)')
+    assert row(result, 'lpips_squeeze')[-1] == '%'
+
+
 def test_the_hosts_own_model_is_noted(option_file):
     result = doctor(option_file(model_type='SRModel'))
     assert result.exit_code == 0, 'it can train'
@@ -487,6 +516,7 @@ def metric(**option):
         ({'model_type': 'SRModel', **metric(type='calculate_iqa', metric='tests.judges:Darkness')}, "val.metrics.m: calculate_iqa: for darkness lower is better"),
         ({'model_type': 'SRModel', **metric(type='calculate_relative_gain', metric=JUDGE, baseline='start')}, 'needs model_type: PerceptualModel'),
         (metric(type='calculate_relative_gain', metric=JUDGE, baseline='no.csv'), 'no such file: no.csv'),
+        ({'model_type': 'SRModel', **metric(type='calculate_iqa', metric='tests.judges:Clip')}, 'val.metrics.m: clip judges clips'),
         ({'val': [1]}, 'val must be a mapping, got [1]'),
         ({'head': 'plugin: [\n'}, 'options.yml: ParserError'),
         ({'head': 'plugin: !!python/name:nriqa_plugin.basicsr.NO\n'}, 'options.yml: ConstructorError'),

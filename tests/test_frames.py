@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torchvision.models import squeezenet1_1
 
+from nriqa_plugin.iqa.cnniqa import PATCH, PATCHES_AT_ONCE, PatchNet
 from nriqa_plugin.losses import FRIQALoss, LossSum, NRIQALoss
 from nriqa_plugin.losses.frames import Frames
 from tests.judges import Brightness, Distance, TinyNet
@@ -30,6 +32,35 @@ def test_all_frames_give_the_gradient_of_scoring_them_one_by_one(judge, checkpoi
     expected, expected_grad = framewise(kind(metric), clips, target)
     assert value == pytest.approx(expected, rel=1e-5)
     assert torch.allclose(grad, expected_grad, atol=1e-7)
+
+
+@pytest.fixture(params=['niqe', 'cnniqa', 'lpips'])
+def real_loss(request, tmp_path):
+    """A loss by a real judge in float64: NIQE's own parameters, random weights for the networks."""
+    if request.param == 'niqe':
+        try:
+            return NRIQALoss('niqe').double()
+        except FileNotFoundError as missing:
+            pytest.skip(str(missing))
+    if request.param == 'cnniqa':
+        torch.save(PatchNet().state_dict(), tmp_path / 'cnniqa.pth')
+        return NRIQALoss('cnniqa', weights=str(tmp_path / 'cnniqa.pth'), options={'full_cover': True}).double()
+    pytest.importorskip('lpips', reason='the extra iqa is not installed')
+    torch.save(squeezenet1_1(weights=None).state_dict(), tmp_path / 'squeeze.pth')
+    return FRIQALoss('lpips', weights=str(tmp_path / 'squeeze.pth'), options={'net': 'squeeze'}).double()
+
+
+def test_real_judges_give_the_gradient_of_scoring_frames_one_by_one(real_loss):
+    clips, target = images(2, 2, 3, 192, 192).double(), images(2, 2, 3, 192, 192, seed=1).double()
+    if real_loss.scorer.name == 'cnniqa':
+        patches = (192 // PATCH) ** 2
+        assert 4 * patches > PATCHES_AT_ONCE > patches  # its blocks of patches run across frames
+        assert PATCHES_AT_ONCE % patches
+    value, grad = gradient(real_loss, clips, target)
+    expected, expected_grad = framewise(real_loss, clips, target)
+    assert value == pytest.approx(expected, rel=1e-12)
+    assert expected_grad.flatten(2).abs().amax(2).min() > 0, 'a frame without a gradient'
+    assert (grad - expected_grad).abs().max() < 1e-10 * expected_grad.abs().max()
 
 
 def test_a_checkpoint_scores_one_frame_at_a_time():
@@ -104,6 +135,7 @@ def test_frames_work_within_a_sum_and_with_crops():
         ({'middle': 1}, "option of frames: 'middle'"),
         ({'random': 0}, 'frames.random must be finite and at least 1'),
         ({'random': 1.5}, 'frames.random must be an integer'),
+        ({'random': 2.0}, 'frames.random must be an integer without a decimal point, got 2.0; write 2'),
         ('random 0', 'frames.random must be finite and at least 1'),
         (None, 'frames must be all'),
         (3, 'frames must be all'),

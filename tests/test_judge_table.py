@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from nriqa_plugin.iqa import create_scorer
+from nriqa_plugin.iqa.mdtvsfa import MDTVSFA
 from nriqa_plugin.iqa.pyiqa_tables import (
     DEFAULT_MIN_SIDE,
     FACES,
@@ -63,7 +64,12 @@ def test_the_table_names_every_metric_that_pyiqa_lists(heading, mode):
 
 
 def rows():
-    return [(name, metric_configs()[name], row) for table in tables().values() for name, row in table.items()]
+    found = tables()
+    return [
+        (name, metric_configs()[name], row)
+        for heading in ('No-reference', 'Full-reference')
+        for name, row in found[heading].items()
+    ]
 
 
 def test_directions_and_ranges_are_pyiqas():
@@ -84,6 +90,15 @@ def test_verdicts_agree_with_the_tables_of_the_scorer():
             assert (FACES if faces else NO_GRADIENT.get(kind, '')) in row['remarks'], name
             stated, works = map(int, re.fullmatch(r'(\d+) \((\d+)\)', row['min side']).groups())
             assert works <= stated == MIN_SIDE.get(kind, DEFAULT_MIN_SIDE), name
+
+
+def test_the_judge_of_clips_is_told_as_its_class_says():
+    ((name, row),) = tables()['Video'].items()
+    assert name == MDTVSFA.name
+    assert row['better'] == ('higher' if MDTVSFA.higher_better else 'lower')
+    assert row['range'] == '{:g} to {:g}'.format(*MDTVSFA.score_range)
+    assert (row['verdict'], row['weights'], row['gradient']) == ('loss', 'option', 'exact')
+    assert row['min side'].split()[0] == str(MDTVSFA.min_side)
 
 
 @pytest.mark.parametrize('name', FORMULAS)

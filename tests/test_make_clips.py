@@ -226,8 +226,8 @@ def test_a_run_that_was_stopped_anywhere_is_taken_up(run, tmp_path, monkeypatch,
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / 'walk')
     out = tmp_path / 'out'
-    assert all(len(list(clip.iterdir())) == 7 for kind in ('GT', 'BIx4') for clip in (out / kind).iterdir())
-    assert all((out / 'BIx4' / clip.name).is_dir() for clip in (out / 'GT').iterdir())
+    assert all(len(list(clip.iterdir())) == 7 for kind in ('GT', 'BIx4') for clip in (out / kind).glob('*'))
+    assert all((out / 'BIx4' / clip.name).is_dir() for clip in (out / 'GT').glob('*'))
     monkeypatch.setattr(making, 'write_image', real)
     run(tmp_path / 'walk')
     assert {path.relative_to(out): stamp[1] for path, stamp in snapshot(out).items()} == whole
@@ -283,6 +283,64 @@ def test_frames_of_unequal_size_are_refused_and_nothing_is_listed(refused, tmp_p
 def test_too_few_frames_are_refused(refused, tmp_path):
     write_clip(tmp_path / 'walk', 6)
     assert f'{tmp_path / "walk"} has 6 frames, too few for a clip of 7' in refused(tmp_path / 'walk')
+
+
+@pytest.mark.parametrize('names', ['plain', 'vimeo'])
+@pytest.mark.parametrize('regions', [(), ('--train-region', '0,0,16,16', '--test-region', '80,0,16,16')])
+def test_a_refused_source_leaves_nothing_behind(run, refused, tmp_path, names, regions):
+    """Not even where its first clips were made: another command may use the folder then."""
+    write_clip(tmp_path / 'walk', 9, (32, 160))
+    Image.new('RGB', (40, 36)).save(tmp_path / 'walk' / '00000008.png')
+    settings = ('--names', names, *regions)
+    for frames in (25, 7):  # refused before the first clip, and after it
+        refused(tmp_path / 'walk', *settings, '--frames', frames)
+        assert not (tmp_path / 'out').exists()
+    (tmp_path / 'walk' / '00000008.png').unlink()
+    assert len(listed_clips(next(run(tmp_path / 'walk', *settings, '--frames', 4).rglob('meta_info.txt')))) == 2
+
+
+def test_a_refused_source_leaves_what_earlier_runs_made(run, refused, tmp_path):
+    write_clip(tmp_path / 'walk', 7)
+    write_clip(tmp_path / 'broken', 14)
+    file = tmp_path / 'broken' / '00000010.png'
+    file.write_bytes(file.read_bytes()[:200])
+    before = snapshot(run(tmp_path / 'walk'))
+    refused(tmp_path / 'broken')
+    after = snapshot(tmp_path / 'out')
+    assert {path: data for path, (_, data) in after.items()} == {path: data for path, (_, data) in before.items()}
+    assert [clip.name for clip in (tmp_path / 'out' / 'GT').iterdir()] == ['walk_0000']
+
+
+def test_no_list_when_one_of_several_sources_is_refused_and_no_good_clip_is_lost(run, refused, tmp_path):
+    for name in ('a', 'b', 'c'):
+        write_clip(tmp_path / 'in' / name, 7 if name != 'b' else 3)
+    refused(tmp_path / 'in')
+    assert not (tmp_path / 'out').exists()  # too few frames: known before the first clip
+    write_clip(tmp_path / 'in' / 'bb', 7)
+    shutil.rmtree(tmp_path / 'in' / 'b')
+    file = tmp_path / 'in' / 'bb' / '00000004.png'
+    good = file.read_bytes()
+    file.write_bytes(good[:200])
+    refused(tmp_path / 'in')
+    out = tmp_path / 'out'
+    assert not (out / 'meta_info.txt').exists()
+    assert not (out / 'clips.csv').exists()
+    made = snapshot(out / 'GT')
+    assert len(made) == 7
+    file.write_bytes(good)
+    assert list(listed_clips(run(tmp_path / 'in') / 'meta_info.txt')) == ['a_0000', 'bb_0000', 'c_0000']
+    assert made.items() <= snapshot(out / 'GT').items()
+
+
+def test_a_record_without_clips_is_no_hindrance(run, refused, tmp_path):
+    """A folder from which all clips were deleted, and one that a kill left before the first clip was made."""
+    write_clip(tmp_path / 'walk', 7)
+    out = run(tmp_path / 'walk')
+    for kind in ('GT', 'BIx4'):
+        shutil.rmtree(out / kind)
+    assert list(listed_clips(run(tmp_path / 'walk', '--frames', 3) / 'meta_info.txt')) == ['walk_0000', 'walk_0001']
+    shutil.rmtree(out / 'GT')  # the LQ clips are there: still the same settings are wanted
+    assert 'made with frames: 3, not 5' in refused(tmp_path / 'walk', '--frames', 5)
 
 
 @pytest.mark.parametrize('keep', [0.5, 0.9])

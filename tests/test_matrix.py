@@ -179,6 +179,16 @@ def test_networks_times_training_sets_with_overrides_from_the_general_to_the_spe
         read_experiments(file, networks=['c'])
 
 
+def test_what_one_network_sets_inside_a_shared_mapping_does_not_reach_another(tmp_path):
+    """The shared mapping is one object: setting a key within it must not change what the others were given."""
+    shared = {'basicsr': {'datasets:val': {'name': 'v', 'type': 'PairedImageDataset'}}}
+    special = {'base': 'base.yml', 'set': {'basicsr': {'datasets:val:gt_size': 8}}}
+    file = write_experiment(tmp_path, networks={'a': {'base': 'base.yml'}, 'b': special}, set=shared)
+    bases = {group.name: runs.host_of(group.family).base for group in read_experiments(file).groups}
+    assert bases['b']['datasets']['val']['gt_size'] == 8
+    assert bases['a']['datasets']['val'] == {'name': 'v', 'type': 'PairedImageDataset'}
+
+
 def test_the_baseline_survives_only_and_is_no_row(tmp_path):
     file = write_experiment(tmp_path, baseline='l1')
     read = read_experiments(file, only=['ssim_l2'])
@@ -591,6 +601,15 @@ def test_a_killed_matrix_goes_on_through_stock_basicsr(tmp_path):
         table = {row['loss']: row for row in csv.DictReader(lines)}
     assert float(table['l1']['psnr']) > 0  # 300 steps from random weights
     assert json.loads((tmp_path / 'out' / 'runs.json').read_text())['baseline'] == 'start'
+
+
+def test_video_networks_of_mmagic_are_refused_before_anything_runs(tmp_path):
+    pytest.importorskip('mmagic', reason='the extra mmagic is not installed')
+    base = str(ROOT / 'options' / 'mmagic' / 'basicvsrpp_x4_perceptual.py')
+    read = read_experiments(write_experiment(tmp_path, networks={'video': {'base': base}}))
+    with pytest.raises(ValueError, match=r'BasicFramesDataset gives clips.* in BasicSR only'):
+        run_experiments(read, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import nriqa_plugin.mmagic  # noqa: F401
 from nriqa_plugin.losses import NRIQALoss
 from nriqa_plugin.losses.space import Space
 from nriqa_plugin.mmagic.start_checks import check_losses
+from tests.clip_files import SMALL_RBPN, SMALL_VRT
 from tests.judges import TinyNet
 
 TERMS = [{'type': 'L1Loss', 'weight': 1.0}, {'type': 'NRIQALoss', 'metric': 'tests.judges:TinyNet', 'weight': 0.1}]
@@ -56,13 +57,15 @@ MODELS_SEEN = {
     'IconVSR': (plain({'type': 'IconVSRNet', 'mid_channels': 64, 'num_blocks': 1, **FLOW}, 'BasicVSR'), 64, 5),
     'EDVR': (plain({'type': 'EDVRNet', 'in_channels': 3, 'out_channels': 3, 'mid_channels': 8, 'num_frames': 3, 'deform_groups': 2, 'num_blocks_extraction': 1, 'num_blocks_reconstruction': 1, 'center_frame_idx': 1, 'with_tsa': False}, 'EDVR'), 16, 3),
     'TDAN': (plain({'type': 'TDANNet', 'mid_channels': 8, 'num_blocks_before_align': 1, 'num_blocks_after_align': 1}, 'TDAN', lq_pixel_loss={'type': 'MSELoss', 'loss_weight': 0.01}, data_preprocessor=CENTRED), 16, 5),
+    'RBPN': (plain({'type': 'RBPN', **SMALL_RBPN}), 32, 3),
+    'VRT': (plain({'type': 'VRT', **SMALL_VRT}, 'BasicVSR'), 40, 2),
     'SRGAN': (gan('SRGAN', SR, VGG), 32, None),
     'ESRGAN': (gan('ESRGAN', RRDB, VGG), 32, None),
     'RealESRGAN': (gan('RealESRGAN', RRDB, UNET), 16, None),
     'RealBasicVSR': (gan('RealBasicVSR', {'type': 'RealBasicVSRNet', 'mid_channels': 4, 'num_propagation_blocks': 1, 'num_cleaning_blocks': 1, **FLOW}, UNET, cleaning_loss={'type': 'L1Loss'}), 64, 2),
 }  # fmt: skip
 SLOW = ('BasicVSR++', 'IconVSR', 'RealBasicVSR')
-MIDDLE_FRAME = ('EDVR', 'TDAN')
+MIDDLE_FRAME = ('EDVR', 'TDAN', 'RBPN')
 
 
 def build(config, pixel_loss=None, **more):

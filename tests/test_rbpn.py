@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from nriqa_plugin.archs import RBPN, SRGANDiscriminator
 from nriqa_plugin.archs.clip_window import frame_window
 from nriqa_plugin.archs.spynet import SpyNet
+from nriqa_plugin.lora import LoRANet
 
 TINY = {'base_filter': 6, 'feat': 4, 'n_resblock': 2, 'nFrames': 3}
 
@@ -240,6 +241,7 @@ def test_residual_adds_the_enlarged_frame():
         ({'scale_factor': 3}, ValueError, 'scale_factor: 3.*2, 4, 8'),
         ({'base_filter': 0}, ValueError, 'base_filter'),
         ({'feat': '64'}, TypeError, 'feat'),
+        ({'feat': 4.5}, TypeError, 'feat must be an integer, got 4.5'),
         ({'output': 'every'}, ValueError, 'output'),
         ({'padding': 'circle'}, ValueError, 'padding'),
         ({'residual': 1}, TypeError, 'residual'),
@@ -249,6 +251,13 @@ def test_residual_adds_the_enlarged_frame():
 def test_wrong_options_are_named(options, error, message):
     with pytest.raises(error, match=message):
         RBPN(**{**TINY, **options})
+
+
+def test_whole_numbers_with_a_decimal_point_count_as_integers():
+    sizes = {'num_channels': 3, **TINY, 'num_stages': 3, 'scale_factor': 4}
+    net = RBPN(**{option: float(value) for option, value in sizes.items()})
+    net.load_state_dict(RBPN(**TINY).state_dict())
+    assert net(torch.rand(1, 3, 3, 32, 32)).shape == (1, 3, 128, 128)
 
 
 @pytest.mark.parametrize(
@@ -271,6 +280,36 @@ def test_a_wrong_number_of_neighbours_is_refused():
         net(frame, [frame], [flow] * 2)
     with pytest.raises(ValueError, match='got 2 and 0'):
         net(frame, [frame] * 2)
+
+
+def test_lora_changes_the_projections_and_bodies_and_starts_as_the_base():
+    base, clip = RBPN(**TINY).eval(), torch.rand(1, 3, 3, 32, 32)
+    with torch.no_grad():
+        expected = base(clip)
+    net = LoRANet(base=base, rank=2).eval()
+    inside = {name.split('.')[0] for name in net.adapted}
+    assert inside == {'DBPN', 'res_feat1', 'res_feat2', 'res_feat3'}  # no flow, no layer that reads or writes images
+    assert {'DBPN.up1.up_conv2.conv', 'DBPN.down2.down_conv3.conv', 'res_feat3.1.conv2'} < net.adapted.keys()
+    with torch.no_grad():
+        assert torch.equal(net(clip), expected)
+    net(clip).square().mean().backward()
+    assert all(change.lora_B.grad.any() for change in net.adapted.values())
+
+
+@pytest.mark.parametrize('saved_as', ['', 'module.'])
+def test_lora_takes_published_checkpoints_without_flow(saved_as):
+    published, clip = RBPN(**TINY).eval(), torch.rand(1, 3, 3, 32, 32)
+    plain = {key: value for key, value in published.state_dict().items() if not key.startswith('spynet.')}
+    net = LoRANet(base=RBPN(**TINY), rank=2).eval()
+    net.load_state_dict({f'{saved_as}{key}': value for key, value in plain.items()})
+    with pytest.raises(ValueError, match='no flow network.*spynet_path'):
+        net(clip)
+    frame, neighbours, flows = clip[:, 1], [clip[:, 0], clip[:, 2]], list(torch.randn(2, 1, 2, 32, 32))
+    with torch.no_grad():
+        assert torch.equal(net(frame, neighbours, flows), published(frame, neighbours, flows))
+    merged = net.merged_state_dict()
+    assert merged.keys() == published.state_dict().keys()
+    assert all(torch.equal(merged[key], value) for key, value in plain.items())
 
 
 def discriminator_written_out(state, x):

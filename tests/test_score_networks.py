@@ -119,6 +119,24 @@ def test_inputs_are_not_overwritten(folder):
 # --- networks by name ---------------------------------------------------------------------------------------------
 
 
+def test_clips_are_no_input_and_it_is_said_what_to_do(tmp_path):
+    for clip in ('one', 'two'):
+        write_images(tmp_path / 'clips' / clip, ['0.png', '1.png'])
+    network, calls = brighter()
+    with pytest.raises(ValueError, match=r'clips holds clips .* networks are run on images only: .* test script') as e:
+        output_units(tmp_path / 'clips', network)
+    assert 'score their folder without --network' in str(e.value)
+    with pytest.raises(ValueError, match='networks are run on images only'):
+        output_units(tmp_path / 'clips', network, tmp_path / 'clips')
+    assert calls == []
+    assert list(output_units(tmp_path / 'clips' / 'one', network)) == ['0.png', '1.png']
+    (tmp_path / 'empty' / 'inner').mkdir(parents=True)
+    with pytest.raises(ValueError, match=r'no image in .*its subfolders are not searched'):
+        output_units(tmp_path / 'empty', network)
+    write_images(tmp_path / 'clips', ['image.png'])
+    assert list(output_units(tmp_path / 'clips', network)) == ['image.png'], 'an image beside clips is scored as ever'
+
+
 def test_our_own_networks_by_name(rlfn, folder):
     network, file = rlfn
     made = network_of('RLFN:feature_channels=16,upscale=2', file, CPU)

@@ -188,6 +188,23 @@ def test_clips_of_the_hosts_data_sets_train_and_validate_in_process(name, clips,
     assert all((table[:, 0] > 5).all() for table in measured.values()), 'a frame was left out'
 
 
+def test_lora_changes_the_body_of_basicvsrpp_by_default():
+    base = {'type': 'BasicVSRPlusPlus', 'mid_channels': 16, 'num_blocks': 1}
+    net = build_network({'type': 'LoRANet', 'base': base, 'rank': 2})
+    assert {name.split('.')[0] for name in net.adapted} == {'feat_extract', 'backbone', 'reconstruction'}
+    assert {name.split('.')[1] for name in net.adapted if name.startswith('backbone')} == {
+        'backward_1', 'forward_1', 'backward_2', 'forward_2'
+    }  # fmt: skip
+    with torch.no_grad():
+        for change in net.adapted.values():
+            change.lora_B.normal_(std=0.01)
+    net(torch.rand(1, 2, 3, 64, 64)).square().mean().backward()
+    unused = {name for name, change in net.adapted.items() if not change.lora_A.grad.any()}
+    assert not unused
+    plain = build_network(base)
+    plain.load_state_dict(net.merged_state_dict())
+
+
 def test_iseebetter_steps_both_networks_and_1_minus_d_has_the_published_gradients(clips, tmp_path):
     """``wgan`` on probabilities: 1 - D(fake) for the generator, 1 - D(real) + D(fake) for the discriminator."""
     from basicsr.losses import build_loss

@@ -6,7 +6,7 @@ from PIL import Image
 
 pytest.importorskip('mmagic', reason='the extra mmagic is not installed')
 
-from mmagic.registry import DATASETS, METRICS, MODELS
+from mmagic.registry import DATASETS, METRICS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
@@ -91,6 +91,15 @@ def _pixels(file):
     return np.array(Image.open(file).convert('RGB'))
 
 
+def test_lora_changes_the_body_of_basicvsrpp_by_default():
+    """Its options are those of the config; the forward pass needs mmcv's compiled operations."""
+    config = Config.fromfile(ROOT / 'options' / 'mmagic' / 'basicvsrpp_x4_charbonnier.py')
+    base = {**config.model.generator, 'mid_channels': 16, 'num_blocks': 1, 'spynet_pretrained': None}
+    net = MODELS.build({'type': 'LoRANet', 'base': base, 'rank': 2})
+    assert {name.split('.')[0] for name in net.adapted} == {'feat_extract', 'backbone', 'reconstruction'}
+    MODELS.build(base).load_state_dict(net.merged_state_dict())
+
+
 def test_l1_on_probabilities_has_the_gradients_of_the_published_adversarial_loss():
     """1 - D(fake) for the generator, 1 - D(real) + D(fake) for the discriminator."""
     options = {'type': 'GANLoss', 'gan_type': 'l1', 'loss_weight': 1.0, 'real_label_val': 1.0, 'fake_label_val': 0.0}
@@ -100,6 +109,29 @@ def test_l1_on_probabilities_has_the_gradients_of_the_published_adversarial_loss
     torch.testing.assert_close(gan(net(fake), True, is_disc=False), 1 - net(fake).mean())
     both = gan(net(real), True, is_disc=True) + gan(net(fake), False, is_disc=True)
     torch.testing.assert_close(both, 1 - net(real).mean() + net(fake).mean())
+
+
+def test_the_generators_gradient_of_iseebetter_is_clipped_as_in_basicsr(clips):
+    from nriqa_plugin.compare.yaml_files import read_yaml
+
+    limit = read_yaml(ROOT / 'options' / 'basicsr' / 'rbpn_x4_iseebetter.yml')['train']['clip_grad_norm']
+    config = Config.fromfile(ROOT / 'options' / 'mmagic' / 'rbpn_x4_iseebetter.py')
+    config.merge_from_dict(small('rbpn_x4_iseebetter', clips))
+    config.merge_from_dict({'model.pixel_loss.terms.pixel.weight': 1e6})
+    model = MODELS.build(config.model)
+    wrapper = OPTIM_WRAPPER_CONSTRUCTORS.build(
+        {'type': config.optim_wrapper.pop('constructor'), 'optim_wrapper_cfg': config.optim_wrapper}
+    )(model)
+    norms = []
+
+    def before_step(optimizer, *_):
+        gradients = [p.grad.norm() for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
+        norms.append(torch.stack(gradients).norm().item())
+
+    wrapper['generator'].optimizer.register_step_pre_hook(before_step)
+    model.train_step(pseudo_collate([DATASETS.build(config.train_dataloader.dataset.to_dict())[0]]), wrapper)
+    assert norms == [pytest.approx(limit, rel=1e-3)]  # a million times the pixel loss pulls harder
+    assert wrapper['discriminator'].clip_grad_kwargs is None
 
 
 @pytest.mark.slow

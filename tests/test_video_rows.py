@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -83,6 +84,40 @@ def check_row(loss, row):
 # --- every row, chosen as the files' heads say
 
 
+def test_the_documented_local_files_reach_their_judges(monkeypatch):
+    from nriqa_plugin.losses import LossSum
+    from tests.documented import block
+
+    yaml = pytest.importorskip('yaml', reason='PyYAML comes with BasicSR')
+    part, asked = yaml.safe_load(block('video_rows.md', 'files', 'yaml')), {}
+
+    def create(metric, weights=None, **options):
+        asked[metric, options.pop('net', None)] = weights, options
+
+        class StandIn(Scorer):
+            name, needs_reference, temporal = metric, metric in FULL_REFERENCE, metric == 'mdtvsfa'
+
+            def score(self, pred, ref=None):
+                return pred.flatten(1).mean(1)
+
+        return StandIn()
+
+    monkeypatch.setattr(iqa_loss, 'create_scorer', create)
+    presets = str(ROOT / 'options' / 'basicsr' / 'presets' / 'perceptual_vsr.yml')
+    for row in ('lpips_mdtvsfa', 'squeeze'):
+        LossSum(preset=row, presets=presets, terms=part['train']['pixel_opt']['terms'])
+    assert asked == {
+        ('lpips', None): ('alexnet.pth', {}),
+        ('mdtvsfa', None): ('MDTVSFA.pt', {'backbone': 'resnet50.pth'}),
+        ('lpips', 'squeeze'): ('squeezenet1_1.pth', {}),
+    }
+    shipped = yaml.load(
+        file_of('basicsr', 'vrt').read_text().partition('\nval:')[2].partition('\nlogger')[0], yaml.Loader
+    )
+    for name, metric in part['val']['metrics'].items():
+        assert {**shipped['metrics'][name], 'weights': 'alexnet.pth'} == metric
+
+
 @pytest.mark.parametrize('network', NETWORKS)
 def test_basicsrs_command_line_chooses_every_row_by_one_option(network, stand_ins, monkeypatch):
     pytest.importorskip('basicsr', reason='the extra basicsr is not installed')
@@ -139,6 +174,36 @@ def test_the_heads_name_every_row_and_its_command(network, host):
     assert option in text
     if network == 'rbpn':
         assert all(argument in text for argument in MDTVSFA_ON_RBPN[host])
+
+
+# --- one judgement everywhere, so that numbers of baseline and fine-tuning compare
+
+
+KINDS = [(network, kind) for network in NETWORKS for kind in ('charbonnier', 'perceptual')] + [('rbpn', 'iseebetter')]
+
+
+@pytest.mark.parametrize(('network', 'kind'), KINDS)
+def test_basicsr_judges_luminance_without_four_pixels_at_the_border(network, kind):
+    from nriqa_plugin.compare.yaml_files import read_yaml
+
+    metrics = read_yaml(file_of('basicsr', network, kind))['val']['metrics']
+    assert {'psnr', 'ssim', 'niqe'} <= metrics.keys()
+    for name, metric in metrics.items():
+        assert metric['crop_border'] == 4, name
+        if name in ('psnr', 'ssim'):
+            assert metric['test_y_channel'] is True, name
+
+
+@pytest.mark.parametrize(('network', 'kind'), KINDS)
+def test_mmagic_judges_luminance_without_four_pixels_at_the_border(network, kind):
+    config = pytest.importorskip('mmengine.config', reason='the extra mmagic is not installed')
+    file = file_of('mmagic', network, kind)
+    metrics = config.Config.fromfile(file, import_custom_modules=False).val_evaluator.metrics
+    assert {'PSNR', 'SSIM'} < {metric.type for metric in metrics}
+    assert any('niqe' in metric.get('judges', ()) for metric in metrics)
+    for metric in metrics:
+        assert metric.crop_border == 4, metric.type
+        assert metric.get('convert_to') == (None if 'judges' in metric else 'Y'), metric.type
 
 
 # --- the training procedure of the paper
@@ -228,41 +293,93 @@ def write_clips(folder, size=256):
     (folder / 'train.txt').write_text('00001/0001 7 (256,256,3)\n')
 
 
+def tiny_basicsr(network, folder, terms):
+    """The option file of a network's rows with a tiny one and four steps on a CPU; ``terms`` as local files."""
+    from nriqa_plugin.compare.yaml_files import read_yaml
+
+    opt = read_yaml(file_of('basicsr', network))
+    write_clips(folder)
+    data = opt['datasets']
+    data['train'] |= {'dataroot_gt': str(folder / 'gt'), 'dataroot_lq': str(folder / 'lq'), 'batch_size_per_gpu': 1,
+                      'meta_info_file': str(folder / 'train.txt'), 'num_worker_per_gpu': 0, 'dataset_enlarge_ratio': 9}  # fmt: skip
+    data['val']['dataroot_gt'] = str(folder / 'val')
+    opt['network_g'] |= {**TINY['basicsr'][network], 'spynet_path': None}
+    opt['path']['pretrain_network_g'] = None
+    opt['train'] |= {'total_iter': 4, 'warmup_iter': 2}
+    opt['train']['scheduler']['periods'] = [2, 2]
+    opt['train']['pixel_opt'] |= {'presets': str(ROOT / opt['train']['pixel_opt']['presets']), 'terms': terms}
+    opt['val']['val_freq'] = 4
+    return opt | {'num_gpu': 0, 'logger': {**opt['logger'], 'print_freq': 1, 'use_tb_logger': False}}
+
+
+def run_basicsr(opt, folder, *changes):
+    """The log of the stock training script, run in ``folder`` as ``mine``."""
+    from nriqa_plugin.compare.yaml_files import yaml_text
+
+    (folder / 'tiny.yml').write_text(yaml_text(opt))
+    command = [sys.executable, '-m', 'basicsr.train', '-opt', 'tiny.yml', '--force_yml', 'name=mine']
+    return run([*command, *changes], folder)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(('network', 'row'), [('basicvsrpp', 'squeeze_niqe'), ('rbpn', 'niqe'), ('vrt', 'squeeze')])
 def test_a_row_trains_and_validates_through_stock_basicsr(network, row, squeezenet_weights, tmp_path):
     pytest.importorskip('basicsr', reason='the extra basicsr is not installed')
-    from nriqa_plugin.compare.yaml_files import read_yaml, yaml_text
-
-    opt = read_yaml(file_of('basicsr', network))
-    write_clips(tmp_path)
-    data = opt['datasets']
-    data['train'] |= {'dataroot_gt': str(tmp_path / 'gt'), 'dataroot_lq': str(tmp_path / 'lq'), 'batch_size_per_gpu': 1,
-                      'meta_info_file': str(tmp_path / 'train.txt'), 'num_worker_per_gpu': 0, 'dataset_enlarge_ratio': 9}  # fmt: skip
-    data['val']['dataroot_gt'] = str(tmp_path / 'val')
-    opt['network_g'] |= {**TINY['basicsr'][network], 'spynet_path': None}
-    opt['path']['pretrain_network_g'] = None
     local = {'weights': str(squeezenet_weights)}
-    opt['train'] |= {'total_iter': 4, 'warmup_iter': 2}
-    opt['train']['scheduler']['periods'] = [2, 2]
-    opt['train']['pixel_opt'] |= {
-        'presets': str(ROOT / opt['train']['pixel_opt']['presets']),
-        'terms': {'lpips_squeeze': local},
-    }
-    opt['val']['val_freq'] = 4
+    opt = tiny_basicsr(network, tmp_path, {'lpips_squeeze': local})
     for metric in opt['val']['metrics'].values():
         if metric.get('metric') == 'lpips':
             metric |= {'options': {'net': 'squeeze'}, **local}
-    opt |= {'num_gpu': 0, 'logger': {**opt['logger'], 'print_freq': 1, 'use_tb_logger': False}}
-    (tmp_path / 'tiny.yml').write_text(yaml_text(opt))
-    command = [sys.executable, '-m', 'basicsr.train', '-opt', 'tiny.yml', '--force_yml', 'name=mine']
-    log = run([*command, f'train:pixel_opt:preset={row}'], tmp_path)
+    log = run_basicsr(opt, tmp_path, f'train:pixel_opt:preset={row}')
     terms = ROWS[row]['terms']
     assert len(re.findall(r'iter: +\d+, .*' + '.*'.join(f'l_{name}: ' for name in terms), log)) == 4
     rows = (tmp_path / 'experiments/mine/validation.csv').read_text()
     metrics = ('psnr', 'ssim', 'lpips', 'niqe', 'lpips_gain', 'niqe_gain', 'pattern')
     assert all(f'4,clips,{metric},' in rows for metric in metrics), rows
     assert (tmp_path / 'experiments/mine/models/net_g_best_clips_niqe.pth').is_file()
+
+
+@pytest.mark.slow
+def test_the_video_judge_trains_a_network_that_restores_every_frame_through_stock_basicsr(tmp_path):
+    """With the published head of MDTVSFA where it is at hand, on random features."""
+    pytest.importorskip('basicsr', reason='the extra basicsr is not installed')
+    files = mdtvsfa_files(tmp_path)
+    term = {'weights': str(files['weights']), 'options': {'backbone': str(files['backbone'])}}
+    opt = tiny_basicsr('rbpn', tmp_path, {'mdtvsfa': {**term, 'weight': 0.5}})
+    opt['network_g']['nFrames'] = opt['datasets']['train']['num_frame'] = opt['datasets']['val']['num_frame'] = 3
+    opt['datasets']['train']['gt_size'] = 144
+    judge = {'type': 'calculate_iqa', 'metric': 'niqe', 'crop_border': 4}
+    opt['val'] |= {'metrics': {'psnr': opt['val']['metrics']['psnr'], 'niqe': judge}, 'artifact_alarm': None}
+    log = run_basicsr(opt, tmp_path, 'train:pixel_opt:preset=mdtvsfa', *MDTVSFA_ON_RBPN['basicsr'])
+    steps = [dict(re.findall(r'(\w+): (\S+)', line)) for line in log.splitlines() if 'l_mdtvsfa: ' in line]
+    assert len(steps) == 4, log[-3000:]
+    for step in steps:
+        assert -1 < float(step['l_mdtvsfa']) < 0  # minus the score of the clip
+        assert float(step['l_pixel']) > 0
+        assert min(float(step[f'grad_{term}']) for term in ('pixel', 'mdtvsfa')) > 0
+    rows = (tmp_path / 'experiments/mine/validation.csv').read_text()
+    assert all(f'4,clips,{metric},' in rows for metric in ('psnr', 'niqe')), rows
+    trained = torch.load(tmp_path / 'experiments/mine/models/net_g_latest.pth', weights_only=True)['params']
+    assert not any('backbone' in key or 'head' in key for key in trained)
+
+
+def mdtvsfa_files(folder):
+    """``{option: file}``: a random ResNet-50 and, where there is no ``MDTVSFA.pt``, a random head."""
+    from torchvision.models import resnet50
+
+    from nriqa_plugin.iqa.mdtvsfa import Head
+
+    torch.manual_seed(0)
+    network, data = resnet50(weights=None), os.environ.get('NRIQA_TEST_DATA') or ROOT.parent / 'shared' / 'data'
+    head = Path(data) / 'weights' / 'MDTVSFA.pt'
+    for name, module in network.named_modules():
+        if name.endswith('bn3'):  # else the residual branches of random weights add up
+            module.weight.data.fill_(0.2)
+    torch.save(network.state_dict(), folder / 'resnet50.pth')
+    if not head.is_file():
+        head = folder / 'MDTVSFA.pt'
+        torch.save(Head(['K']).state_dict(), head)
+    return {'weights': head, 'backbone': folder / 'resnet50.pth'}
 
 
 @pytest.mark.slow

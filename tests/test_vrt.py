@@ -83,6 +83,11 @@ def published_net(**options):
         return VRT(**options)
 
 
+def test_an_option_file_of_the_official_code_may_say_out_chans():
+    state, plain = (published_net(**options).state_dict() for options in ({**TINY, 'out_chans': 3}, TINY))
+    assert {key: value.shape for key, value in state.items()} == {key: value.shape for key, value in plain.items()}
+
+
 def shuffled(net, seed=0):
     """Every parameter random, also those that start at 0, so that nothing is hidden by a factor 0."""
     generator = torch.Generator().manual_seed(seed)
@@ -492,12 +497,16 @@ def test_flow_weights_come_from_a_local_file(tmp_path):
         ({'window_size': [8, 0, 8]}, 'window_size'),
         ({'upscale': 5}, 'upscale'),
         ({'in_chans': 1}, 'in_chans must be 3'),
+        ({'out_chans': 1}, 'out_chans must equal in_chans: 3, got 1'),
         ({'recal_all_flows': True}, 'recal_all_flows must be false'),
         ({'nonblind_denoising': True}, 'nonblind_denoising keeps the size: upscale must be 1'),
         ({'drop_path_rate': 1}, 'drop_path_rate'),
         ({'num_head': [2] * 9}, "Did you mean 'num_heads'"),
         ({'norm_layer': 'LayerNorm'}, 'norm_layer'),
         ({'no_checkpoint_ffn_blocks': [9]}, 'no_checkpoint_ffn_blocks'),
+        ({'mlp_ratio': 0}, 'mlp_ratio must leave .* 0 times the 8 channels of stage 0 is less'),
+        ({'mlp_ratio': 0.1}, 'mlp_ratio must leave .* at least one channel'),
+        ({'mlp_ratio': -1}, 'mlp_ratio must be finite and at least 0, got -1'),
     ],
 )
 def test_options_that_cannot_work_are_named(options, message):
@@ -511,6 +520,32 @@ def test_options_that_cannot_work_are_named(options, message):
 )
 def test_options_of_the_wrong_kind_are_named(options, message):
     with pytest.raises(TypeError, match=message):
+        published_net(**{**TINY, **options})
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'upscale': 4.0},
+        {'in_chans': 3.0},
+        {'out_chans': 3.0},
+        {'img_size': [8.0, 64, 64]},
+        {'window_size': [4, 4.0, 4]},
+        {'depths': [2.0] * 7 + [2, 1]},
+        {'indep_reconsts': [8.0]},
+        {'embed_dims': [8.0] * 7 + [12] * 2},
+        {'num_heads': [2] * 8 + [2.0]},
+        {'pa_frames': 4.0},
+        {'deformable_groups': 4.0},
+        {'no_checkpoint_attn_blocks': [1.0]},
+        {'no_checkpoint_ffn_blocks': [1.0]},
+        {'num_feat': 4.0},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_integers_with_a_decimal_point_are_refused_by_name(options):
+    option = next(iter(options))
+    with pytest.raises(TypeError, match=rf'^{option}.* must be an integer without a decimal point, got \d+\.0; write'):
         published_net(**{**TINY, **options})
 
 

@@ -52,6 +52,16 @@ def fill_caches(name, config):
     return sorted(written)
 
 
+def clip_judge_files(folder):
+    """``{option: file}`` of random weights for ``mdtvsfa``, under the names that the published files have."""
+    from nriqa_plugin.iqa.mdtvsfa import Head
+
+    files = {'weights': Path(folder) / 'MDTVSFA.pt', 'backbone': Path(folder) / 'resnet50-0676ba61.pth'}
+    torch.save(Head(['K', 'C', 'L', 'N']).state_dict(), files['weights'])
+    _save_resnet50(files['backbone'])
+    return files
+
+
 @contextlib.contextmanager
 def clip_without_checksum():
     """While this lasts, CLIP's loaders take the file in the cache as it is: they would refuse all but OpenAI's own."""
@@ -67,7 +77,7 @@ def clip_without_checksum():
 @contextlib.contextmanager
 def without_cuda(name):
     """While this lasts, a network that asks for CUDA by itself gets the CPU."""
-    if metric_configs()[name]['metric_opts']['type'] not in NEEDS_CUDA:
+    if name not in metric_configs() or metric_configs()[name]['metric_opts']['type'] not in NEEDS_CUDA:
         yield
         return
     from pyiqa.archs import maclip_arch

@@ -12,6 +12,9 @@ CARE = {
     'ILNIQE': 'it has the table look-up that spoils the gradient of NIQE; try it before you rely on it',
 }
 
+# The plugin's own judges of clips, told as pyiqa tells its metrics, which has none.
+VIDEO = {'mdtvsfa': {'metric_mode': 'VIDEO', 'score_range': '0, 1', 'metric_opts': {'type': 'MDTVSFA'}}}
+
 PAGE = """# Every judge of pyiqa, built and probed
 
 Every metric that pyiqa {pyiqa} lists, {nr} no-reference and {fr} full-reference ones: none left out, none copied from a
@@ -57,6 +60,13 @@ Names that a built-in judge has, too, mean the built-in one; write `pyiqa:NAME` 
 ## Full-reference
 
 {table_fr}
+
+## Video
+
+pyiqa has no judge of clips. This one is the plugin's, measured as the others are, on clips of two frames; it gives one
+score to a clip, of any length.
+
+{table_video}
 """
 
 HEAD = """| judge | better | range | verdict | weights | gradient | min side | shapes | batch | MB | time | remarks |
@@ -71,8 +81,9 @@ def page(results, seconds, agrees):
         seconds (int): the time limit that the measurement had.
         agrees (float): relative difference up to which a gradient counts as exact.
     """
-    configs = metric_configs()
-    by_mode = {mode: [name for name in configs if configs[name]['metric_mode'] == mode] for mode in ('NR', 'FR')}
+    configs = {**metric_configs(), **VIDEO}
+    modes = ('NR', 'FR', 'VIDEO')
+    by_mode = {mode: [name for name in configs if configs[name]['metric_mode'] == mode] for mode in modes}
     tables = {mode: '\n'.join([HEAD, *(_row(n, configs[n], results.get(n), agrees) for n in sorted(by_mode[mode]))])
               for mode in by_mode}  # fmt: skip
     counts = (f'- {label}: {_counted(results, by_mode[mode])}'
@@ -80,8 +91,9 @@ def page(results, seconds, agrees):
     versions = next(iter(results.values()))['versions'] if results else Counter()
     return PAGE.format(
         nr=len(by_mode['NR']), fr=len(by_mode['FR']), table_nr=tables['NR'], table_fr=tables['FR'],
+        table_video=tables['VIDEO'],
         counts='\n'.join(counts), seconds=seconds, agrees=agrees, **versions,
-        twice=', '.join(f'`{name}`' for name in sorted(configs.keys() & BUILT_IN)),
+        twice=', '.join(f'`{name}`' for name in sorted(metric_configs().keys() & BUILT_IN)),
     )  # fmt: skip
 
 
@@ -101,11 +113,12 @@ def _verdict(found):
 
 def _row(name, config, found, agrees):
     kind = config['metric_opts']['type']
+    by_option = kind in FROM_FILE or name in VIDEO
     cells = [f'`{name}`', 'lower' if config.get('lower_better') else 'higher', _range(config), _verdict(found)]
     if found is None or 'works_from' not in found:
-        weights = 'option' if kind in FROM_FILE else ''
+        weights = 'option' if by_option else ''
         return _line(*cells, weights, '', '', '', '', '', '', found['reason'] if found else '')
-    weights = 'option' if kind in FROM_FILE else 'cache' if found['files'] else 'none'
+    weights = 'option' if by_option else 'cache' if found['files'] else 'none'
     works_from = 'none tried' if found['works_from'] is None else found['works_from']
     return _line(
         *cells,
@@ -156,5 +169,7 @@ def _remarks(kind, found):
         yield 'scores differ from call to call'
     if found.get('few_crops'):
         yield f'measured with {found["few_crops"]}'
-    if found['files'] and found['files'] != ['weights']:
+    if isinstance(found['files'], dict):
+        yield '; '.join(f'{option}: {file}' for option, file in found['files'].items())
+    elif found['files'] and found['files'] != ['weights']:
         yield 'files: ' + ', '.join(found['files'])

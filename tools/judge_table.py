@@ -1,4 +1,4 @@
-"""Build and probe every metric of pyiqa with random weights, and write what was found to ``docs/judges.md``::
+"""Build and probe every metric of pyiqa and our judges of clips, and write what was found to ``docs/judges.md``::
 
     python tools/judge_table.py
 
@@ -33,6 +33,7 @@ FEW_CROPS = {
 }
 STEPS = (0.1, 0.02, 0.5)  # along the gradient, in grey levels (RMS)
 AGREES = 0.2  # the gradient counts as exact when such a step changes the score as it promises, up to so much
+FRAMES = 2  # of a clip
 FOLLOWED = 10  # steps that follow the gradient, one grey level each
 
 
@@ -40,7 +41,7 @@ def measure(name, folder):
     """Everything that is told about one metric; never raises, what went wrong stands in the result.
 
     Args:
-        name (str): pyiqa's name.
+        name (str): pyiqa's name, or that of one of the plugin's judges of clips.
         folder (Path): empty folder, which holds the caches of torch, Hugging Face and CLIP.
 
     Returns:
@@ -48,7 +49,7 @@ def measure(name, folder):
     """
     from judge_files import clip_without_checksum, without_cuda
 
-    config = metric_configs()[name]
+    config = all_configs()[name]
     kind = config['metric_opts']['type']
     if kind in NO_JUDGE:
         return {'verdict': 'no judge', 'reason': NO_JUDGE[kind]}
@@ -66,6 +67,13 @@ def measure(name, folder):
     return found
 
 
+def all_configs():
+    """``{name: config}`` of pyiqa's metrics and the plugin's judges of clips."""
+    from judge_page import VIDEO
+
+    return {**metric_configs(), **VIDEO}
+
+
 class BuildError(Exception):
     """The judge could not be built; the cause says why."""
 
@@ -73,20 +81,25 @@ class BuildError(Exception):
 def _measure(name, config, folder, seed):
     import numpy as np
     import torch
-    from judge_files import fill_caches, weights_file
+    from judge_files import clip_judge_files, fill_caches, weights_file
+    from judge_page import VIDEO
 
     from nriqa_plugin.iqa import create_scorer
 
     torch.manual_seed(seed)
     np.random.seed(seed)
     kind = config['metric_opts']['type']
+    faces = 'gfiqa' in str(config['metric_opts'].get('model_name'))
     try:
         # As a user does it: what is there is read by pyiqa itself or through the option; nothing is replaced any more.
-        file = weights_file(name, config, folder)
-        files = ['weights'] if file else fill_caches(name, config)
-        faces = 'gfiqa' in str(config['metric_opts'].get('model_name'))
-        options = {'align_crop_face': False} if faces else FEW_CROPS.get(kind, {})  # noise holds no face
-        judge = create_scorer(f'pyiqa:{name}', weights=file, **options)
+        if name in VIDEO:
+            options = clip_judge_files(folder)
+            judge, files = create_scorer(name, **options), {option: file.name for option, file in options.items()}
+        else:
+            file = weights_file(name, config, folder)
+            files = ['weights'] if file else fill_caches(name, config)
+            options = {'align_crop_face': False} if faces else FEW_CROPS.get(kind, {})  # noise holds no face
+            judge = create_scorer(f'pyiqa:{name}', weights=file, **options)
     except Exception as error:
         raise BuildError from error
     found = {'files': files, 'min_side': judge.min_side, **_size_of(judge)}
@@ -125,14 +138,15 @@ def _verdict(found, judge):
 
 
 def _images(judge, height, width=None):
-    """Two noise images with the spectrum of photographs, and references that differ a little."""
+    """Two noise images (or clips) with the spectrum of photographs, and references that differ a little."""
     import torch
 
     from nriqa_plugin.losses.iqa_loss import pink_noise
 
     generator = torch.Generator().manual_seed(0)
     side = max(height, width or height)
-    images = pink_noise((2, 3, side, side), generator).clamp(0.01, 0.99)[..., :height, : width or height]
+    shape = (2, FRAMES, 3, side, side) if judge.temporal else (2, 3, side, side)
+    images = pink_noise(shape, generator).clamp(0.01, 0.99)[..., :height, : width or height]
     refs = (images + 0.05 * torch.randn(images.shape, generator=generator)).clamp(0, 1)
     return images.contiguous(), refs
 
@@ -312,8 +326,8 @@ def main():
     if args.measure:
         return _measure_here(args.measure, args.folder)
 
-    configs = metric_configs()
-    if not configs:
+    configs = all_configs()
+    if not metric_configs():
         parser.error("pyiqa is not installed: pip install 'nriqa-plugin[iqa]'")
     results = read_results(args.results)
     order = sorted(configs, key=lambda name: configs[name]['metric_opts']['type'] in FEW_CROPS)

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import distributed
 
 from nriqa_plugin.basicsr import metrics
-from nriqa_plugin.checks import check_choice, check_keys, check_number, unknown_name
+from nriqa_plugin.checks import check_choice, check_keys, check_number, in_place, unknown_name
 from nriqa_plugin.evaluation.artifact_alarm import SHOWN, AlarmRule, Change, WorstImages
 from nriqa_plugin.evaluation.scores import FrameNames, read_scores
 from nriqa_plugin.losses.optimised import is_optimised
@@ -48,7 +48,7 @@ class ArtifactAlarm:
 
         Raises:
             ValueError: unknown key, or ``judge`` or ``reference`` that names no metric of type ``calculate_iqa``, or
-                one whose mean cannot be divided by.
+                one whose mean cannot be divided by or that judges clips.
             TypeError: no mapping.
         """
         option = val.get('artifact_alarm')
@@ -64,8 +64,10 @@ class ArtifactAlarm:
         for role, name in chosen.items():
             if name not in ours:
                 raise unknown_name(f'metric of type {OWN} in val.artifact_alarm.{role}:', str(name), ours)
-        judges = {role: metrics.judge_of(OWN + ' of artifact_alarm', metrics.judge_keys(named[name]))
-                  for role, name in chosen.items()}  # fmt: skip
+        judges = {}
+        for role, name in chosen.items():
+            with in_place(f'val.artifact_alarm.{role}, val.metrics.{name}'):
+                judges[role] = metrics.judge_of(f'val.metrics.{name}', metrics.judge_keys(named[name]))
         for role in ('judge', 'reference'):
             if not judges[role].has_gain:
                 raise ValueError(f'val.artifact_alarm.{role}: {judges[role].name} has no relative gain; it only '

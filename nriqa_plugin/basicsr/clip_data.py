@@ -9,7 +9,7 @@ from nriqa_plugin.basicsr.clip_files import KEYS, ClipFiles
 from nriqa_plugin.checks import check_flag, check_keys, check_number, in_place
 from nriqa_plugin.clips.windows import check_intervals
 
-TRAINING_KEYS = (*KEYS, 'gt_size', 'use_hflip', 'use_rot', 'random_reverse', 'interval_list')
+TRAINING_KEYS = (*KEYS, 'gt_size', 'use_hflip', 'use_rot', 'random_reverse', 'flip_sequence', 'interval_list')
 
 
 class ClipFolderDataset(Dataset):
@@ -24,6 +24,8 @@ class ClipFolderDataset(Dataset):
               ``degradation`` (default ``bicubic``), see :class:`nriqa_plugin.clips.degradation.ClipDegradation`.
             - ``meta_info_file``: the clips to take, one a line; default: all.
             - ``num_frame`` (default 7), ``interval_list`` (default [1], one is drawn), ``random_reverse``.
+            - ``flip_sequence``: the window and its mirror image in time, ``T`` is twice ``num_frame``; not with
+              ``middle_only``.
             - ``middle_only``: ``gt`` is the window's middle frame, for networks that give that one.
             - ``gt_size``: px, a multiple of ``scale``; ``use_hflip``, ``use_rot`` (vertical flip and transposition):
               alike for all frames.
@@ -49,6 +51,9 @@ class ClipFolderDataset(Dataset):
         self.middle_only = check_flag('middle_only', opt.get('middle_only', False))
         if self.middle_only and self.frames % 2 == 0:
             raise ValueError(f'middle_only needs an odd num_frame, got {self.frames}')
+        self.flip_sequence = check_flag('flip_sequence', opt.get('flip_sequence', False))
+        if self.middle_only and self.flip_sequence:
+            raise ValueError('flip_sequence is for networks that give the whole clip, not with middle_only')
         self.intervals = check_intervals(opt.get('interval_list', [1]))
         self.gt_size = check_number('gt_size', opt.get('gt_size'), low=1, integer=True)
         self.flips = [check_flag(key, opt.get(key, False)) for key in ('random_reverse', 'use_hflip', 'use_rot')]
@@ -68,6 +73,8 @@ class ClipFolderDataset(Dataset):
         if self.middle_only:
             gt = gt[len(gt) // 2]
         gt, lq = _turned((gt, lq), *self.flips[1:])
+        if self.flip_sequence:
+            gt, lq = (torch.cat([part, part.flip(0)]) for part in (gt, lq))
         return {'lq': lq, 'gt': gt, 'key': clip.name}
 
     def _window(self, length):

@@ -94,7 +94,8 @@ class ClipFiles:
         try:
             return imfrombytes(self.client.get(path, key), float32=True)
         except Exception as error:  # the host and OpenCV raise all kinds of errors
-            raise ValueError(f'cannot read the frame {path}: {error}') from error
+            reason = f': {error}' if isinstance(error, OSError) else ' (truncated or damaged?)'
+            raise ValueError(f'cannot read the frame {path}{reason}') from error
 
 
 def _find_in_lmdb(option, root, meta_info_file):

@@ -78,7 +78,11 @@ def judge_keys(option):
 
 
 def judge_of(owner, option):
-    """The judge that a metric's options describe, built once and kept on its device."""
+    """The judge that a metric's options describe, built once and kept on its device.
+
+    Raises:
+        ValueError: options that describe no judge, a video judge, or ``better`` against the judge's direction.
+    """
     check_keys(owner, option, JUDGE_KEYS)
     with in_place(owner):
         metric, weights, options = one_judge(*(option.get(key) for key in ('metric', 'weights', 'options', 'ensemble')))
@@ -88,6 +92,9 @@ def judge_of(owner, option):
     # The border is the judge's own option: scores with another border come from another judge, also by its hash.
     given = {'crop_border': option.get('crop_border', 0), **options}
     scorer = _judge(metric, weights, json.dumps(given), device)
+    if scorer.temporal:
+        raise ValueError(f'{scorer.name} judges clips, and BasicSR validates frame by frame: let its test script write '
+                         'the clips (val.save_img: true) and score them with `nriqa score`')  # fmt: skip
     direction = 'higher' if scorer.higher_better else 'lower'
     if owner == 'calculate_iqa' and option.get('better', 'higher') != direction:
         raise ValueError(f"calculate_iqa: for {scorer.name} {direction} is better; write 'better: {direction}'")

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from basicsr.utils.registry import MODEL_REGISTRY
 
 from nriqa_plugin.basicsr import cpu
+from nriqa_plugin.basicsr.basicvsrpp import check_gt_size
 from nriqa_plugin.basicsr.blur import contiguous_blur
 from nriqa_plugin.basicsr.gt_free import AnchorMixin
 from nriqa_plugin.basicsr.lora import check_same_base, reach_base_options, rightly_absent
@@ -17,7 +18,7 @@ from nriqa_plugin.basicsr.multigt import MultiGTMixin
 from nriqa_plugin.basicsr.resume import ResumeState
 from nriqa_plugin.basicsr.schedulers import create_scheduler, undo_warmup
 from nriqa_plugin.basicsr.validation import ValidationMixin
-from nriqa_plugin.checks import load_weights, unknown_name
+from nriqa_plugin.checks import check_number, load_weights, unknown_name
 from nriqa_plugin.losses import LossSum, check_slot
 from nriqa_plugin.losses.step_guard import StepGuard
 
@@ -57,7 +58,9 @@ class PerceptualMixin(AnchorMixin, MultiGTMixin, ValidationMixin):
             super().__init__(opt)
 
     def init_training_settings(self):
+        check_warmup(self.opt['train'])
         super().init_training_settings()
+        check_gt_size(self.get_bare_model(self.net_g), self.opt)
         check_same_base(self.get_bare_model(self.net_g), getattr(self, 'net_g_ema', None))
         slots = {name[4:]: part for name, part in vars(self).items() if name.startswith('cri_')}
         check_slot('pixel', slots.get('pix'))
@@ -214,6 +217,20 @@ OWN_OPTIONS = (
     ('val', 'save_best'),
     ('val', 'artifact_alarm'),
 )
+
+
+def check_warmup(train):
+    """Refuse a ``warmup_iter`` that the host would compare with the iteration in vain.
+
+    Raises:
+        TypeError: no number; ``--force_yml`` reads ``-1`` as text.
+        ValueError: below -1.
+    """
+    iterations = train.get('warmup_iter', -1)
+    if isinstance(iterations, str):
+        raise TypeError(f'train.warmup_iter must be a number, got the text {iterations!r} (--force_yml reads negative '
+                        'numbers as text); write 0 for no warm-up')  # fmt: skip
+    check_number('train.warmup_iter', iterations, low=-1)
 
 
 def check_spelling(opt):

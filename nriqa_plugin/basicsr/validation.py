@@ -28,11 +28,15 @@ class ValidationMixin(StartBaselineMixin):
     def check_metrics(self, opt):
         """Build every judge now rather than at the first validation, and fill in its direction.
 
+        A metric that is None (``--force_yml val:metrics:lpips=~``) is left out.
+
         Raises:
-            ValueError: unknown metric options, a wrong ``better``, a bad baseline file, two gains of one judge, a judge
-                that alarm and gain want with different options, or ``save_best`` of a metric that is not there.
+            ValueError: unknown metric options, a video judge, a wrong ``better``, a bad baseline file, two gains of one
+                judge, a judge that alarm and gain want with different options, or ``save_best`` of a metric that is
+                not there.
         """
         val = opt['val']
+        val['metrics'] = {name: option for name, option in (val['metrics'] or {}).items() if option is not None} or None
         if val.get('artifact_alarm') is not None and not opt['is_train']:
             get_root_logger().info('val.artifact_alarm is for training and does nothing in a test.')
         self.alarm = ArtifactAlarm.from_options(val) if opt['is_train'] else None
@@ -43,7 +47,10 @@ class ValidationMixin(StartBaselineMixin):
             if name not in named:
                 raise unknown_name('metric in val.save_best', name, named)
         self.gain_options = {name: option for name, option in named.items() if option['type'] == GAIN}
-        judges = [judge_of(option).name for option in self.gain_options.values()]
+        judges = []
+        for name, option in self.gain_options.items():
+            with in_place(f'val.metrics.{name}'):
+                judges.append(judge_of(option).name)
         for name, option in named.items():
             if option['type'] == SCORE:
                 with in_place(f'val.metrics.{name}'):

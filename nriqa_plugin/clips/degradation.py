@@ -4,10 +4,10 @@ import math
 
 import torch
 
-from nriqa_plugin.checks import check_keys, check_number, in_place
+from nriqa_plugin.checks import check_keys, check_number, did_you_mean, in_place
 from nriqa_plugin.clips.bicubic import bicubic_down, filter_rows, to_8_bits
 from nriqa_plugin.clips.coding import H264
-from nriqa_plugin.mdf.distortions import check_distorted, create_distortion
+from nriqa_plugin.mdf.distortions import BY_NAME, check_distorted, create_distortion
 
 
 class GaussianBlur:
@@ -68,7 +68,9 @@ class ClipDegradation:
         stages = list(option) if isinstance(option, (list, tuple)) else [option]
         names = [stage.get('type') if isinstance(stage, dict) else stage for stage in stages]
         if names.count('bicubic') != 1:
-            raise ValueError(f"degradation: wants exactly one stage 'bicubic', got {option!r}")
+            known = ('bicubic', *OWN, *BY_NAME)
+            hints = ''.join(did_you_mean(name, known) for name in names if name not in known)
+            raise ValueError(f"degradation: wants exactly one stage 'bicubic', got {option!r}.{hints}")
         at = names.index('bicubic')
         if isinstance(stages[at], dict):
             check_keys('bicubic', stages[at], ('type',))

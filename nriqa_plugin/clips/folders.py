@@ -4,6 +4,7 @@ A clip is a folder that holds images, at any depth below the root; its name is i
 """
 
 import os
+import re
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from PIL import Image
 from nriqa_plugin.checks import check_file
 from nriqa_plugin.evaluation.images import EXTENSIONS, few
 from nriqa_plugin.evaluation.video import in_order
+
+LQ_FOLDER = re.compile(r'(BI|BD|LR|LQ|bicubic)([-_]bicubic)?([-_]?X?\d+)?|X\d+', re.IGNORECASE)
 
 
 class Clip(NamedTuple):
@@ -33,7 +36,8 @@ def find_clips(option, root, meta_info_file=None):
 
     Raises:
         FileNotFoundError: no such folder or list.
-        ValueError: no clips; frames beside clip folders; a listed clip that is missing, empty or of another length.
+        ValueError: no clips; frames beside clip folders; GT beside an LQ folder, unless there is a list; a listed clip
+            that is missing, empty or of another length.
     """
     root = Path(root)
     if not root.is_dir():
@@ -52,6 +56,7 @@ def find_clips(option, root, meta_info_file=None):
     else:
         for folder, below, _ in os.walk(root, followlinks=True):
             below[:] = sorted(name for name in below if name[0] != '.')
+            _refuse_both_kinds(option, Path(folder), below)
             frames, name = _frames(folder), Path(folder).relative_to(root).as_posix()
             if frames and name == '.':
                 raise ValueError(f'{option}: {root} holds frames itself; it must hold a folder for every clip')
@@ -175,6 +180,9 @@ def check_sizes(clip, gt, lq, scale, gt_size=1):
                 raise ValueError(f'the clip {clip.name!r} has frames of unequal size: the {what} frame {path} is '
                                  f'{_px(size)}, the first {_px(sizes[0])}')  # fmt: skip
     height, width = gt[0]
+    if lq and (lq[0][0] > height or lq[0][1] > width):
+        raise ValueError(f'the clip {clip.name!r} is {_px(gt[0])}, its LQ {_px(lq[0])}: larger than GT; are the two '
+                         'folders swapped?')  # fmt: skip
     if min(height, width) < gt_size:
         raise ValueError(f'the clip {clip.name!r} is {_px(gt[0])}, smaller than gt_size: {gt_size}')
     if height % scale or width % scale:
@@ -196,6 +204,14 @@ def _size(path):
             return image.height, image.width
     except OSError as error:
         raise ValueError(f'{path} is not a readable image (truncated or damaged?): {error}') from error
+
+
+def _refuse_both_kinds(option, folder, below):
+    """The folder above both kinds would give LQ clips as ground truth."""
+    lq = [name for name in below if LQ_FOLDER.fullmatch(name)]
+    if 'GT' in below and lq:
+        raise ValueError(f'{option}: {folder} holds GT beside {lq[0]}, ground truth and LQ in one; give '
+                         f'{folder / "GT"} as ground truth and {folder / lq[0]} as LQ')  # fmt: skip
 
 
 def _px(size):

@@ -19,11 +19,9 @@ import torch
 from nriqa_plugin.checks import check_choice, check_number, in_place
 from nriqa_plugin.clips.bicubic import bicubic_down, to_8_bits
 from nriqa_plugin.clips.moving_window import MovingWindow, cut_path, draw_path
-from nriqa_plugin.clips.record import Record
+from nriqa_plugin.clips.record import LAYOUTS, Record
 from nriqa_plugin.clips.regions import GAP, Region, check_apart, check_inside
 from nriqa_plugin.evaluation.images import write_image
-
-LAYOUTS = {'plain': ('_', '{:08d}.png', 0), 'vimeo': ('/', 'im{}.png', 1)}  # clip's separator, frame's name, first
 
 logger = logging.getLogger('nriqa_plugin')
 
@@ -74,7 +72,8 @@ class Making:
 def make_clips(sources, out, making=None):
     """Make all clips of all sources; what an earlier run has finished is not made again.
 
-    A clip appears at once or not at all, its LQ before its GT; the lists are written when a source is finished.
+    A clip appears at once or not at all, its LQ before its GT; the lists are written when all sources are finished.
+    Of a source that is refused no clips stay; those of the sources before it do, and the next run lists them.
 
     Args:
         sources (list[Source]): stills where ``making.window`` is given.
@@ -89,17 +88,18 @@ def make_clips(sources, out, making=None):
             frames, or a folder that was made in another way or from other files; naming the file.
     """
     making, out = making or Making(), Path(out)
+    for source in sources:
+        if source.kind == 'frames':  # known without decoding anything
+            _check_long_enough(source, len(source.frames.paths), making.frames)
     record = Record(out)
-    for split in making.regions or ('',):
-        for folder in ('GT', f'BIx{making.scale}'):
-            (out / split / folder).mkdir(parents=True, exist_ok=True)
     _remove_unfinished(out)
     for source in sources:
         name = f'synthetic_{source.name}' if source.kind == 'still' else source.name
         if record.begin(name, source.frames.hash(), making.settings()):
             cut = _still_clips if making.window else _video_clips
-            record.finish(name, list(cut(source, name, out, making)))
-        record.write_lists(making.regions or ('',))
+            with record.undone_if_refused(name):
+                record.finish(name, list(cut(source, name, out, making)))
+    record.write_lists(making.regions or ('',))
     return {split: len(record.rows(split)) for split in making.regions or ('',)}
 
 
@@ -125,8 +125,7 @@ def _video_clips(source, name, out, making):
                     known = {'source': str(source.path), 'kind': source.kind, 'first_frame': start}
                     yield split, {**row, **known, 'region': str(region)}
                 count += 1
-    if not count:
-        raise ValueError(f'{source.path} has {number} frames, too few for a clip of {making.frames}')
+    _check_long_enough(source, number, making.frames)
     left = number - (count - 1) * step - making.frames
     if left > 0:
         logger.info('%s: the last %d of %d frames make no whole clip', source.path, left, number)
@@ -147,6 +146,11 @@ def _still_clips(source, name, out, making):
             corners = [f'{x + region.left:g},{y + region.top:g}' for y, x in (path[0].tolist(), path[-1].tolist())]
             known = {'source': str(source.path), 'kind': 'synthetic', 'region': str(region)}
             yield split, {**row, **known, 'first_corner': corners[0], 'last_corner': corners[1]}
+
+
+def _check_long_enough(source, frames, wanted):
+    if frames < wanted:
+        raise ValueError(f'{source.path} has {frames} frames, too few for a clip of {wanted}')
 
 
 def _parts(making, size, path):

@@ -43,7 +43,7 @@ class BasicSRRuns:
         if not isinstance(self.base, dict):
             raise ValueError(f'{family.base} is no option file of BasicSR')
         for keys, value in family.settings.items():
-            _set(self.base, keys, value, f'{family.file}: set')
+            _set(self.base, keys, deepcopy(value), f'{family.file}: set')  # other networks have the same values
         self.plugin = {key: self.base.pop(key) for key in [*self.base] if key == 'plugin'}
         self._check()
         self.best_metric = self.base['val']['save_best']

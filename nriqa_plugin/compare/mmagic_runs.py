@@ -14,6 +14,7 @@ from nriqa_plugin.stock_runs import follow
 
 MMAGIC_STEP = re.compile(r'Iter\(train\) *\[ *(\d+)/')
 MISSING = re.compile(r'missing keys in source state_dict: (.*)')
+VIDEO = ('BasicFramesDataset', 'ClipFolderDataset', 'MovingDigitsDataset')
 NO_METRICS = ('step', 'time', 'data_time', 'memory')
 VISUALIZER = {
     'type': 'ConcatImageVisualizer', 'vis_backends': [{'type': 'LocalVisBackend'}], 'fn_key': 'gt_path',
@@ -26,7 +27,7 @@ class MMagicRuns:
 
     Args:
         family (Family): its base config must count iterations and name in ``default_hooks.checkpoint.save_best`` the
-            metric by which the best checkpoint is chosen.
+            metric by which the best checkpoint is chosen. Images only: video networks are BasicSR's here.
         seed (int): ``randomness.seed`` of every training.
 
     Raises:
@@ -41,7 +42,7 @@ class MMagicRuns:
         self.base = config.Config.fromfile(str(family.base), import_custom_modules=False)
         for keys in family.settings:
             self._check_setting(keys)
-        self.base.merge_from_dict(family.settings)
+        self.base.merge_from_dict(deepcopy(family.settings))  # other networks have the same values
         self._check()
 
     def _check_setting(self, keys):
@@ -60,6 +61,15 @@ class MMagicRuns:
                              'checkpoint is chosen')  # fmt: skip
         if 'pixel_loss' not in self.base.model:
             raise ValueError(f'{file}: the model has no pixel_loss')
+        for loader in (*_listed(self.base.get('train_dataloader')), *_listed(self.base.get('val_dataloader'))):
+            dataset = (loader or {}).get('dataset') or {}
+            while dataset.get('type') not in VIDEO and isinstance(dataset.get('dataset'), dict):
+                dataset = dataset['dataset']  # in a wrapper that repeats it
+            if dataset.get('type') in VIDEO or 'num_input_frames' in dataset:
+                raise ValueError(f'{file}: {dataset.get("type")} gives clips, and video networks are compared in '
+                                 "BasicSR only: mmagic's stock script writes the results of all clips to one name. "
+                                 'Take an option file of BasicSR as base, for example '
+                                 'options/basicsr/basicvsrpp_x4_perceptual.yml')  # fmt: skip
 
     def total(self, steps=None):
         """Iterations of a training."""

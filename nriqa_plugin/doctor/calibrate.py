@@ -81,7 +81,10 @@ def calibrate_option_file(
             raise ValueError(f'{file}: neither train.pixel_opt is a LossSum nor train.perceptual_opt a LossPair: '
                              'there are no terms to weigh')  # fmt: skip
         device = _device(device, opt)
-        gauges = {slot: Gauge(build_loss(slot, option).to(device)) for slot, option in wanted}
+        losses = {slot: build_loss(slot, option) for slot, option in wanted}
+        for slot in [slot for slot, loss in losses.items() if loss.balance is not None]:
+            raise ValueError(f'{file}: train.{slot} learns its weights (balance), there is none to calibrate')
+        gauges = {slot: Gauge(loss.to(device)) for slot, loss in losses.items()}
         terms = [part.term for gauge in gauges.values() for part in gauge.terms]
         check_shares(terms, shares, anchor)
         places = None if out is None else _places(file, opt, gauges)

@@ -145,6 +145,11 @@ def _check_cost(opt, network, losses, data_sets, found):
         except ValueError as error:
             found.problems.append(str(error))
     device = torch.device('cuda' if opt.get('num_gpu') != 0 and torch.cuda.is_available() else 'cpu')
+    for slot in [slot for slot, loss in losses.items() if getattr(loss, 'balance', None) is not None]:
+        found.advice.append(
+            f"train.{slot} learns its weights (balance): those shown are the start's, and what learning costs is not "
+            'measured'
+        )
     channels = 1 if data.get('color') in ('y', 'grey') else 3
     size = sizes['batch_size_per_gpu'], sizes['gt_size'], opt.get('scale', 1), data.get('num_frame'), channels
     lq, gt = training_batch(*size)

@@ -85,8 +85,10 @@ def loss_slots(opt):
 
 
 def metrics_of(opt):
-    """The options of the validation metrics, by name."""
-    return (opt.get('val') or {}).get('metrics') or {}
+    """The options of the validation metrics, by name; ``PerceptualModel`` leaves out those that are None."""
+    named = (opt.get('val') or {}).get('metrics') or {}
+    leaves_out = opt['model_type'] == 'PerceptualModel'
+    return {name: option for name, option in named.items() if option is not None or not leaves_out}
 
 
 def check_names(opt):

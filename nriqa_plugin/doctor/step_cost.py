@@ -36,8 +36,8 @@ def measure_step(network, losses, lq, gt, problems):
     """Time the forward and backward pass of the network and of every term, one by one.
 
     The terms see the ground truth with a little noise, so that value and gradient do not depend on how far the
-    network is trained; schedules are switched off. Data loading, the optimizer, a discriminator and the host's own
-    losses are not counted.
+    network is trained; schedules and ``balance`` are switched off. Data loading, the optimizer, a discriminator, the
+    host's own losses and what learning the weights costs are not counted.
 
     Args:
         network (nn.Module): on the device of the images.
@@ -111,6 +111,7 @@ def _terms(loss, target):
     if not hasattr(loss, 'terms'):
         return [(loss.scorer.name, loss, call, loss.loss_weight, 1)]
     loss.nonfinite = 'propagate'  # show it instead of dropping the term
+    loss.balance = None  # it learns from a layer of the network, which takes no part here
 
     def only(term):
         for other in loss.terms:

@@ -8,7 +8,7 @@ import torch
 
 from nriqa_plugin.checks import check_number
 from nriqa_plugin.evaluation.artifact_alarm import AlarmRule
-from nriqa_plugin.evaluation.images import few, pair_images, read_image
+from nriqa_plugin.evaluation.images import few, holds_clips, pair_images, read_image
 from nriqa_plugin.evaluation.periodic import Pattern, PatternRule, find_pattern
 from nriqa_plugin.evaluation.relative_gain import check_same_images
 
@@ -95,8 +95,12 @@ def find_items(results, baseline, references=None, suffix='', baseline_suffix=''
         dict[str, Item]: by the result's name without its suffix, sorted.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`nriqa_plugin.evaluation.images.pair_images`.
+        FileNotFoundError, ValueError: as :func:`nriqa_plugin.evaluation.images.pair_images`; a folder of clips.
     """
+    for folder in (results, baseline, references):
+        if folder is not None and holds_clips(folder):
+            raise ValueError(f'{folder} holds clips (subfolders of frames), and artifacts are looked for in images: '
+                             'give the frames as one folder of images')  # fmt: skip
     if references is None:
         if suffix and baseline_suffix:
             raise ValueError('results and baseline that both have a suffix are paired by way of the ground truths: '

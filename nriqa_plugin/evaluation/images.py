@@ -113,11 +113,20 @@ def list_images(folder):
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f'no such folder: {folder}')
-    found = [p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and p.name[0] != '.' and p.is_file()]
+    found = [p for p in folder.iterdir() if _is_image(p)]
     if not found:
         hint = ' (its subfolders are not searched)' if any(p.is_dir() for p in folder.iterdir()) else ''
         raise ValueError(f'no image in {folder}{hint}; known endings: {" ".join(EXTENSIONS)}')
     return sorted(found, key=lambda p: p.name)
+
+
+def holds_clips(folder):
+    """Whether a folder holds no image itself, but subfolders that do, as clips are stored."""
+    folder = Path(folder)
+    if not folder.is_dir() or any(map(_is_image, folder.iterdir())):
+        return False
+    inside = (entry for entry in folder.iterdir() if entry.name[0] != '.' and entry.is_dir())
+    return any(_is_image(file) for entry in inside for file in entry.iterdir())
 
 
 def pair_images(folder, reference_folder, suffix='', partner='reference', options=('--suffix', '--suffix')):
@@ -177,6 +186,10 @@ def partners(stem, suffix):
         yield stem + suffix
         if stem.endswith(suffix):
             yield stem[: -len(suffix)]
+
+
+def _is_image(path):
+    return path.suffix.lower() in EXTENSIONS and path.name[0] != '.' and path.is_file()
 
 
 def _by_stem(folder):

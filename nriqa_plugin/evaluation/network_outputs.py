@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from nriqa_plugin.evaluation.images import few, list_images, pair_images, write_image
+from nriqa_plugin.evaluation.images import few, holds_clips, list_images, pair_images, write_image
 from nriqa_plugin.evaluation.sources import ALONE, NOT, ImageFile
 
 
@@ -94,9 +94,13 @@ def output_units(folder, network, references=None, suffix='', save=None):
         dict[str, NetworkOutput]: by stored name, ``NAME.png``.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`~nriqa_plugin.evaluation.images.pair_images`; outputs that would be
-            written over the inputs or references.
+        FileNotFoundError, ValueError: as :func:`~nriqa_plugin.evaluation.images.pair_images`; a folder of clips;
+            outputs that would be written over the inputs or references.
     """
+    if holds_clips(folder):
+        raise ValueError(f"{folder} holds clips (subfolders of frames), and networks are run on images only: let the "
+                         "host's test script write the outputs of a video network, and score their folder without "
+                         '--network')  # fmt: skip
     if save is not None and Path(save).resolve() in {Path(p).resolve() for p in (folder, references) if p is not None}:
         raise ValueError(f'--save {save} would write the outputs over the images there')
     pairs = [(path, None) for path in list_images(folder)] if references is None else pair_images(

@@ -12,6 +12,7 @@ import torch
 from nriqa_plugin.lora.base_file import INFO
 
 HEADER_BLOCK = 1024
+WRAPPED = 'module.'  # before every key of what DataParallel saved
 
 
 def joined(layer, name):
@@ -84,6 +85,8 @@ def translate(net, state, prefix, metadata, strict, missing, unexpected, errors)
     given = {key[len(prefix) :]: state.pop(key) for key in list(state) if key.startswith(prefix)}
     net._load_prefix = prefix
     base, lora = base_keys(net), lora_keys(net)
+    if given and all(key.startswith(WRAPPED) for key in given) and not any(key.startswith(WRAPPED) for key in base):
+        given = {key.removeprefix(WRAPPED): value for key, value in given.items()}
     own = net.base.state_dict()
     info = given.pop(INFO, None)
     changes = {key for key in given if key.endswith('lora_A') or key.endswith('lora_B')}

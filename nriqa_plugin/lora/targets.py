@@ -26,6 +26,7 @@ DEFAULT_TARGETS = {
     'BasicVSRPlusPlus': ('feat_extract.*', 'backbone.*', 'reconstruction.*'),
     'BasicVSRPlusPlusNet': ('feat_extract.*', 'backbone.*', 'reconstruction.*'),
     'VRT': ('stage*',),
+    'RBPN': ('DBPN.*', 'res_feat*'),  # transposed convolutions stay as they are
     'RLFN': ('block_*', 'conv_2'),
 }
 

@@ -8,6 +8,7 @@ from mmengine.optim import OptimWrapperDict
 from nriqa_plugin.losses import LossSum
 from nriqa_plugin.losses.step_guard import StepGuard
 from nriqa_plugin.losses.training_state import unchanged_random
+from nriqa_plugin.mmagic.basicvsrpp import check_lq_size
 from nriqa_plugin.mmagic.multigt import MultiGTPreprocessor
 from nriqa_plugin.mmagic.resume import ResumeState
 from nriqa_plugin.mmagic.start_checks import bare_model, check_channel_order, check_losses, check_metrics, own_losses
@@ -27,7 +28,8 @@ class PerceptualHook(Hook):
     - Counters and torch's generators are saved and restored; validation leaves no trace in the generators.
 
     Raises:
-        ValueError: before the first step, see :mod:`nriqa_plugin.mmagic.start_checks`.
+        ValueError: before the first step, see :mod:`nriqa_plugin.mmagic.start_checks` and
+            :func:`nriqa_plugin.mmagic.basicvsrpp.check_lq_size`.
     """
 
     def __init__(self):
@@ -76,6 +78,7 @@ class PerceptualHook(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if self.first_batch:
             check_channel_order(bare_model(runner), data_batch)
+            check_lq_size(_generator(bare_model(runner)), runner.train_dataloader, data_batch)
             self.resume_state.restore_random()
             self.first_batch = False
         # The norms are seen in the middle of the backward pass, where the host has already scaled the loss.

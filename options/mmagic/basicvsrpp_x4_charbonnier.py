@@ -1,7 +1,7 @@
 # BasicVSR++ x4 on Vimeo-90K septuplets, the baseline of arXiv 2405.20392: Charbonnier alone.
 #   MMAGIC=$(python -W ignore -c "import mmagic; print(mmagic.__path__[0])")/.mim
 #   python $MMAGIC/tools/train.py options/mmagic/basicvsrpp_x4_charbonnier.py
-# To fetch first: Vimeo-90K septuplets with bicubic LR; to make: clips to validate on.
+# To fetch first: Vimeo-90K septuplets with bicubic LR and mmagic's SpyNet; to make: clips to validate on.
 _base_ = './_base_/vimeo90k_x4.py'
 
 custom_imports = dict(imports=['nriqa_plugin.mmagic'], allow_failed_imports=False)
@@ -16,7 +16,7 @@ model = dict(
         mid_channels=64,
         num_blocks=7,
         is_low_res_input=True,
-        spynet_pretrained='https://download.openmmlab.com/mmediting/restorers/basicvsr/spynet_20210409-c6c1bd09.pth',
+        spynet_pretrained='checkpoints/spynet_20210409-c6c1bd09.pth',
     ),
     train_cfg=dict(fix_iter=0),  # the optical flow is trained from the first step
     pixel_loss=dict(type='LossSum', terms=dict(pixel=dict(type='CharbonnierLoss', weight=1.0))),
@@ -26,14 +26,7 @@ model = dict(
 # 5,000 iterations are the paper's; the lengths of its restarts and of its warm-up are not published.
 train_cfg = dict(max_iters=5000, val_interval=1000)
 param_scheduler = [
-    dict(type='LinearLR', by_epoch=False, start_factor=1 / 500, begin=0, end=500),
-    dict(
-        type='CosineRestartLR',
-        by_epoch=False,
-        begin=500,
-        periods=[2000, 2500],
-        restart_weights=[1, 0.5],
-        eta_min=1e-7,
-    ),
+    dict(_base_.param_scheduler[0], start_factor=1 / 500, end=500),
+    dict(_base_.param_scheduler[1], begin=500, periods=[2000, 2500]),
 ]
 default_hooks = dict(checkpoint=dict(interval=1000))

@@ -1,7 +1,8 @@
 # RBPN x4 (the generator of iSeeBetter) on Vimeo-90K septuplets, the baseline of arXiv 2405.20392: Charbonnier alone.
 #   MMAGIC=$(python -W ignore -c "import mmagic; print(mmagic.__path__[0])")/.mim
 #   python $MMAGIC/tools/train.py options/mmagic/rbpn_x4_charbonnier.py
-# To fetch first: Vimeo-90K septuplets with bicubic LR, mmagic's two lists of them, and mmagic's (or BasicSR's) SpyNet.
+# To fetch first: Vimeo-90K septuplets with bicubic LR, their official list, and mmagic's (or BasicSR's) SpyNet; to make:
+# the list for the test, vimeo90k_test100.txt, out of the official one (tools/make_clips.py pick, docs/video_data.md).
 _base_ = './_base_/vimeo90k_x4.py'
 
 custom_imports = dict(imports=['nriqa_plugin.mmagic'], allow_failed_imports=False)
@@ -49,18 +50,3 @@ val_dataloader = dict(
         ],
     )
 )
-
-# 50,000 iterations are the paper's; the lengths of its restarts and of its warm-up are not published.
-train_cfg = dict(max_iters=50000, val_interval=5000)
-param_scheduler = [
-    dict(type='LinearLR', by_epoch=False, start_factor=1 / 1000, begin=0, end=1000),
-    dict(
-        type='CosineRestartLR',
-        by_epoch=False,
-        begin=1000,
-        periods=[24000, 25000],
-        restart_weights=[1, 0.5],
-        eta_min=1e-7,
-    ),
-]
-default_hooks = dict(checkpoint=dict(interval=5000))

@@ -8,8 +8,9 @@
 #   one judge      charbonnier (none) lpips pieapp dbcnn nima paq2piq hyperiqa mdtvsfa maniqa clipiqa
 #   with LPIPS     lpips_dbcnn lpips_nima lpips_paq2piq lpips_hyperiqa lpips_mdtvsfa lpips_maniqa lpips_clipiqa
 #                  lpips_nima_clipiqa, and under GradNorm lpips_gradnorm
-#   ours, without downloads   cnniqa niqe squeeze (LPIPS) squeeze_cnniqa squeeze_niqe squeeze_cnniqa_niqe
-#                  squeeze_gradnorm
+#   ours           cnniqa niqe squeeze (LPIPS) squeeze_cnniqa squeeze_niqe squeeze_cnniqa_niqe squeeze_gradnorm
+# Only charbonnier and niqe need no file of weights; the validation of every row needs LPIPS's alexnet. Which files,
+# which are downloaded, and how to name local ones: docs/video_rows.md.
 # RBPN restores the middle frame and MDTVSFA judges clips: its two rows also need, after the others,
 #   model.type=BasicVSR model.generator.output=all val_dataloader.dataset.pipeline.1.middle_only=False \
 #   train_dataloader.dataset.load_frames_list.gt="[im1.png,im2.png,im3.png,im4.png,im5.png,im6.png,im7.png]"
@@ -43,16 +44,5 @@ val_evaluator = dict(_delete_=True, **_base_.evaluator)
 default_hooks = _base_.hooks
 
 # 25,000 iterations are the paper's; the lengths of its restarts and of its warm-up are not published.
-train_cfg = dict(max_iters=25000, val_interval=5000)
-param_scheduler = [
-    dict(type='LinearLR', by_epoch=False, start_factor=1 / 1000, begin=0, end=1000),
-    dict(
-        type='CosineRestartLR',
-        by_epoch=False,
-        begin=1000,
-        periods=[11500, 12500],
-        restart_weights=[1, 0.5],
-        eta_min=1e-7,
-    ),
-]
-optim_wrapper = dict(clip_grad=dict(max_norm=10.0))
+train_cfg = dict(max_iters=25000)
+param_scheduler = [_base_.param_scheduler[0], dict(_base_.param_scheduler[1], periods=[11500, 12500])]

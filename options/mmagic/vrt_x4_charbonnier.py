@@ -32,18 +32,3 @@ model = dict(
 )
 
 train_dataloader = dict(batch_size=1)
-
-# 50,000 iterations are the paper's; the lengths of its restarts and of its warm-up are not published.
-train_cfg = dict(max_iters=50000, val_interval=5000)
-param_scheduler = [
-    dict(type='LinearLR', by_epoch=False, start_factor=1 / 1000, begin=0, end=1000),
-    dict(
-        type='CosineRestartLR',
-        by_epoch=False,
-        begin=1000,
-        periods=[24000, 25000],
-        restart_weights=[1, 0.5],
-        eta_min=1e-7,
-    ),
-]
-default_hooks = dict(checkpoint=dict(interval=5000))

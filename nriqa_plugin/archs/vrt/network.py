@@ -29,6 +29,7 @@ class VRT(nn.Module):
     Args:
         upscale (int): 1, 2, 3, 4 or 8. 1 keeps the size (deblurring, denoising).
         in_chans (int): channels of the frames; 3, for the flow network sees them.
+        out_chans (int): accepted as in the official constructor; must equal ``in_chans``.
         img_size (list of int): accepted since every published option file has it; nothing depends on it.
         window_size (list of int): frames, rows and columns that self attention sees. A shorter clip or a smaller image
             is one window; the official code cannot take images smaller than 8 windows.
@@ -68,6 +69,7 @@ class VRT(nn.Module):
         self,
         upscale=4,
         in_chans=3,
+        out_chans=3,
         img_size=(8, 64, 64),
         window_size=(8, 8, 8),
         depths=(8,) * 7 + (4,) * 6,

@@ -41,6 +41,9 @@ def check_settings(options):
         if dim % head:
             raise ValueError(f'num_heads must divide embed_dims: {head} heads do not divide the {dim} channels of '
                              f'stage {stage}')  # fmt: skip
+        if int(dim * options['mlp_ratio']) < 1:
+            raise ValueError(f'mlp_ratio must leave the feed-forward part at least one channel: {options["mlp_ratio"]} '
+                             f'times the {dim} channels of stage {stage} is less')  # fmt: skip
     _check_channels(dims)
     _check_alignment(options)
     for option in ('indep_reconsts', 'no_checkpoint_attn_blocks', 'no_checkpoint_ffn_blocks'):
@@ -50,9 +53,13 @@ def check_settings(options):
 
 
 def _check_numbers(options):
-    check_choice('upscale', options['upscale'], (1, 2, 3, 4, 8))
-    if options['in_chans'] != 3:
+    for option, allowed in (('upscale', (1, 2, 3, 4, 8)), ('pa_frames', (2, 4, 6))):
+        check_choice(option, check_number(option, options[option], low=0, integer=True), allowed)
+    if check_number('in_chans', options['in_chans'], low=1, integer=True) != 3:
         raise ValueError(f'in_chans must be 3: the flow network sees RGB frames, got {options["in_chans"]!r}')
+    if check_number('out_chans', options['out_chans'], low=1, integer=True) != options['in_chans']:
+        raise ValueError(f'out_chans must equal in_chans: {options["in_chans"]}, got {options["out_chans"]!r}: the '
+                         'output is added to the enlarged input')  # fmt: skip
     for option in ('window_size', 'img_size'):
         _check_integers(option, options[option])
         if len(options[option]) != 3:
@@ -63,7 +70,8 @@ def _check_numbers(options):
         _check_integers(option, options[option], low=0)
     check_number('mul_attn_ratio', options['mul_attn_ratio'], low=0, high=1)
     check_number('mlp_ratio', options['mlp_ratio'], low=0)
-    check_number('num_feat', options['num_feat'], low=1, integer=True)
+    for option in ('num_feat', 'deformable_groups'):
+        check_number(option, options[option], low=1, integer=True)
     check_number('drop_path_rate', options['drop_path_rate'], low=0, high=0.99)
     if options['qk_scale'] is not None:
         check_number('qk_scale', options['qk_scale'])
@@ -97,8 +105,7 @@ def _check_channels(dims):
 
 
 def _check_alignment(options):
-    frames, groups = check_choice('pa_frames', options['pa_frames'], (2, 4, 6)), options['deformable_groups']
-    check_number('deformable_groups', groups, low=1, integer=True)
+    frames, groups = options['pa_frames'], options['deformable_groups']
     if groups % (frames // 2):
         raise ValueError(f'deformable_groups must be a multiple of pa_frames / 2 = {frames // 2}, for every neighbour '
                          f'has its own, got {groups}')  # fmt: skip

@@ -60,11 +60,24 @@ val_evaluator = dict(
     ],
 )
 val_cfg = dict(type='MultiValLoop')
-train_cfg = dict(type='IterBasedTrainLoop')
+
+# 50,000 iterations are the paper's for RBPN and VRT; the lengths of its restarts and of its warm-up are not published.
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=50000, val_interval=5000)
+param_scheduler = [
+    dict(type='LinearLR', by_epoch=False, start_factor=1 / 1000, begin=0, end=1000),
+    dict(
+        type='CosineRestartLR',
+        by_epoch=False,
+        begin=1000,
+        periods=[24000, 25000],
+        restart_weights=[1, 0.5],
+        eta_min=1e-7,
+    ),
+]
 
 default_hooks = dict(
     perceptual=dict(type='PerceptualHook'),
-    checkpoint=dict(save_best='niqe', rule='less'),
+    checkpoint=dict(interval=5000, save_best='niqe', rule='less'),
     logger=dict(log_metric_by_epoch=False),
 )
 custom_hooks = []  # no images are written
