@@ -213,8 +213,9 @@ def main():
 
     source = source_of(args.clips)
     features = 'VGG-19' if args.vgg else 'SqueezeNet 1.1 features in place of VGG-19'
-    title = f'SimpleVSR ({args.form}), {steps} batches of {args.batch} clips; {features}; {source}'
-    draw_sheet(out / 'sheet.png', images, title)
+    run = f'SimpleVSR ({args.form}), {steps} batches of {args.batch} clips'
+    title = f'{run}; {features}; {source}'
+    draw_sheet(out / 'sheet.png', images, f'{run}\n{features}; {source}')
     draw_curves(out / 'curves.png', out, title)
     norms = {key: value for key, value in training_curves(out, 'mixture').items() if key.startswith('grad_')}
     pulls = ', '.join(f'{key[5:]} {values[0][1]:.2e} first, {values[-1][1]:.2e} last' for key, values in norms.items())
