@@ -1,6 +1,7 @@
 """One loss step on the 7 frames of a clip, forward and backward: all frames in one call against frame by frame.
 
     python benchmarks/bench_frames.py --cnniqa CNNIQA-LIVE.pth --squeezenet squeezenet1_1.pth [--runs 20] [--memory]
+    python benchmarks/bench_frames.py ... --score           # without gradients
 
 Both sides are our loss, ``frames: all`` of a clip ``(N, T, 3, H, W)`` against T calls with its frames and one backward
 pass through their mean. They alternate in one process; ratios are medians over the pairs with their quartiles, and
@@ -26,6 +27,7 @@ def main():
     parser.add_argument('--batch', type=int, default=1, help='clips')
     parser.add_argument('--sides', type=int, nargs='*', default=list(SIDES), help='of the frames in px')
     parser.add_argument('--memory', action='store_true', help='measure the peaks of memory, too')
+    parser.add_argument('--score', action='store_true', help='forward only, without gradients')
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.memory_of:
@@ -41,7 +43,7 @@ def main():
             whole, single = steps(loss, side, options)
             difference = ((whole() - single()).norm() / single().norm()).item()
             if difference > 1e-3:
-                raise ValueError(f'{judge}: the two gradients differ by {difference:.1e}')
+                raise ValueError(f'{judge}: the two results differ by {difference:.1e}')
             rows = paired_seconds(single, whole, options.runs, options.device)
             ms = milliseconds(rows)
             peaks = ''
@@ -58,10 +60,21 @@ def built(judge, options):
 
 
 def steps(loss, side, options):
-    """The two ways as functions that take a step and return the clip's gradient."""
+    """The two ways as functions that take a step and return the clip's gradient, or with ``--score`` the value."""
     generator = torch.Generator().manual_seed(0)
     shape = (options.batch, options.frames, 3, side, side)
     clip, target = (pink_noise(shape, generator).to(options.device) for _ in range(2))
+
+    @torch.no_grad()
+    def score_whole():
+        return loss(clip, target)
+
+    @torch.no_grad()
+    def score_single():
+        return torch.stack([loss(clip[:, t], target[:, t]) for t in range(options.frames)]).mean()
+
+    if options.score:
+        return score_whole, score_single
 
     def whole():
         pred = clip.clone().requires_grad_()
