@@ -253,11 +253,11 @@ def test_wrong_options_are_named(options, error, message):
         RBPN(**{**TINY, **options})
 
 
-def test_whole_numbers_with_a_decimal_point_count_as_integers():
-    sizes = {'num_channels': 3, **TINY, 'num_stages': 3, 'scale_factor': 4}
-    net = RBPN(**{option: float(value) for option, value in sizes.items()})
-    net.load_state_dict(RBPN(**TINY).state_dict())
-    assert net(torch.rand(1, 3, 3, 32, 32)).shape == (1, 3, 128, 128)
+@pytest.mark.parametrize('option', ['num_channels', 'base_filter', 'feat', 'num_stages', 'n_resblock', 'nFrames'])
+def test_whole_numbers_with_a_decimal_point_are_refused_by_name(option):
+    sizes = {'num_channels': 3, 'num_stages': 3, **TINY}
+    with pytest.raises(TypeError, match=f'{option} must be an integer without a decimal point, got {sizes[option]}.0'):
+        RBPN(**{**TINY, option: float(sizes[option])})
 
 
 @pytest.mark.parametrize(

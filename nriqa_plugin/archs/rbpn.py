@@ -62,11 +62,9 @@ class RBPN(nn.Module):
         checkpoint=False,
     ):
         super().__init__()
-        num_channels = check_number('num_channels', num_channels, low=1, integer=True)
-        base_filter = check_number('base_filter', base_filter, low=1, integer=True)
-        feat = check_number('feat', feat, low=1, integer=True)
-        num_stages = check_number('num_stages', num_stages, low=1, integer=True)
-        n_resblock = check_number('n_resblock', n_resblock, low=1, integer=True)
+        sizes = {'num_channels': num_channels, 'base_filter': base_filter, 'feat': feat}
+        for option, value in {**sizes, 'num_stages': num_stages, 'n_resblock': n_resblock}.items():
+            check_number(option, value, low=1, integer=True)
         self.frames = check_number('nFrames', nFrames, low=2, integer=True)
         self.scale = int(check_choice('scale_factor', scale_factor, KERNELS))
         self.whole_clip = check_choice('output', output, ('middle', 'all')) == 'all'
