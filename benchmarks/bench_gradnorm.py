@@ -3,8 +3,9 @@
     python benchmarks/bench_gradnorm.py --squeezenet squeezenet1_1.pth [--threads 1] [--runs 20] [--device cuda]
 
 A step is RLFN x4 and its loss, forward and backward, without the optimizer: LR of 48 px for Charbonnier + LPIPS
-(squeeze) and of 64 px with NIQE, too. Both sides have the same network and take their steps in turn in one process;
-ratios are medians over the pairs with their quartiles, more than 1 means that GradNorm costs time.
+(squeeze) and of 64 px with NIQE, too. Both sides have the same network and take their steps in turn in one process,
+with ``every: n`` n steps at a time; ratios are medians over the pairs with their quartiles, more than 1 means that
+GradNorm costs time.
 """
 
 import torch
@@ -40,21 +41,23 @@ def main():
         network = RLFN(img_range=1.0).to(options.device)
         generator = torch.Generator().manual_seed(0)
         lq, gt = (pink_noise((options.batch, 3, s, s), generator).to(options.device) for s in (side, 4 * side))
-        fixed = step(network, LossSum(dict(terms)).to(options.device), lq, gt)
         for name, balance in BALANCES.items():
-            learnt = step(network, LossSum(dict(terms), balance=dict(balance)).to(options.device), lq, gt)
+            cycle = balance.get('every', 1)
+            fixed = steps(network, LossSum(dict(terms)).to(options.device), lq, gt, cycle)
+            learnt = steps(network, LossSum(dict(terms), balance=dict(balance)).to(options.device), lq, gt, cycle)
             rows = paired_seconds(learnt, fixed, options.runs, options.device)
-            ms = milliseconds(rows)
+            ms = [time / cycle for time in milliseconds(rows)]
             print(f'{" + ".join(terms):22s}{name:30s}{ms[1]:8.0f} ms fixed,{ms[0]:8.0f} ms learnt, '
                   f'learnt / fixed {ratio_text(rows)}', flush=True)  # fmt: skip
 
 
-def step(network, loss, lq, gt):
-    """A function that takes one training step without the optimizer."""
+def steps(network, loss, lq, gt, count):
+    """A function that takes ``count`` training steps without the optimizer."""
 
     def take():
-        network.zero_grad(set_to_none=True)
-        loss(network(lq), gt).backward()
+        for _ in range(count):
+            network.zero_grad(set_to_none=True)
+            loss(network(lq), gt).backward()
 
     return take
 

@@ -34,10 +34,15 @@ def plugin_log(caplog):
     logger.removeHandler(caplog.handler)
 
 
+def data_folder():
+    """``NRIQA_TEST_DATA``, else ``../shared/data`` beside the repository, whether it is there or not."""
+    return Path(os.environ.get('NRIQA_TEST_DATA') or ROOT.parent / 'shared' / 'data')
+
+
 @pytest.fixture(scope='session')
 def test_data():
-    """The folder of real images and weights: ``NRIQA_TEST_DATA``, else ``../shared/data`` beside the repository."""
-    folder = Path(os.environ.get('NRIQA_TEST_DATA') or ROOT.parent / 'shared' / 'data')
+    """The folder of real images and weights, see :func:`data_folder`."""
+    folder = data_folder()
     if not folder.is_dir():
         pytest.skip(f'no test data at {folder}: set NRIQA_TEST_DATA to the folder that holds images/ and weights/')
     return folder

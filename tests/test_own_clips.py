@@ -78,6 +78,8 @@ def test_mmagics_configs_read_clips_of_ones_own(own, network, kind):
     train, val = (DATASETS.build(config[f'{phase}_dataloader'].dataset)[0] for phase in ('train', 'val'))
     frames = 1 if network == 'rbpn' else 7
     assert train['inputs'].shape == (7, 3, 64, 64)
-    assert train['data_samples'].gt_img.shape[-4:] in ((frames, 3, 256, 256), (3, 256, 256))
+    assert train['data_samples'].gt_img.shape[-3:] == (3, 256, 256)
+    assert train['data_samples'].gt_img.numel() == frames * 3 * 256 * 256
     assert val['inputs'].shape == (7, 3, 64, 65)
     assert val['data_samples'].gt_img.shape[-2:] == (256, 260)
+    assert val['data_samples'].gt_img.numel() == frames * 3 * 256 * 260

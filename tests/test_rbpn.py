@@ -253,9 +253,11 @@ def test_wrong_options_are_named(options, error, message):
         RBPN(**{**TINY, **options})
 
 
-@pytest.mark.parametrize('option', ['num_channels', 'base_filter', 'feat', 'num_stages', 'n_resblock', 'nFrames'])
+@pytest.mark.parametrize(
+    'option', ['num_channels', 'base_filter', 'feat', 'num_stages', 'n_resblock', 'nFrames', 'scale_factor']
+)
 def test_whole_numbers_with_a_decimal_point_are_refused_by_name(option):
-    sizes = {'num_channels': 3, 'num_stages': 3, **TINY}
+    sizes = {'num_channels': 3, 'num_stages': 3, 'scale_factor': 4, **TINY}
     with pytest.raises(TypeError, match=f'{option} must be an integer without a decimal point, got {sizes[option]}.0'):
         RBPN(**{**TINY, option: float(sizes[option])})
 

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from nriqa_plugin.iqa import Scorer
 from nriqa_plugin.losses import iqa_loss
 from nriqa_plugin.losses.presets import read_presets
 from nriqa_plugin.losses.table_weights import table_weight
-from tests.conftest import ROOT
+from tests.conftest import ROOT, data_folder
 
 NETWORKS = ('basicvsrpp', 'rbpn', 'vrt')
 ROWS = read_presets(ROOT / 'options' / 'basicsr' / 'presets' / 'perceptual_vsr.yml')
@@ -370,8 +369,7 @@ def mdtvsfa_files(folder):
     from nriqa_plugin.iqa.mdtvsfa import Head
 
     torch.manual_seed(0)
-    network, data = resnet50(weights=None), os.environ.get('NRIQA_TEST_DATA') or ROOT.parent / 'shared' / 'data'
-    head = Path(data) / 'weights' / 'MDTVSFA.pt'
+    network, head = resnet50(weights=None), data_folder() / 'weights' / 'MDTVSFA.pt'
     for name, module in network.named_modules():
         if name.endswith('bn3'):  # else the residual branches of random weights add up
             module.weight.data.fill_(0.2)

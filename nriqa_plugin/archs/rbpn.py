@@ -66,7 +66,8 @@ class RBPN(nn.Module):
         for option, value in {**sizes, 'num_stages': num_stages, 'n_resblock': n_resblock}.items():
             check_number(option, value, low=1, integer=True)
         self.frames = check_number('nFrames', nFrames, low=2, integer=True)
-        self.scale = int(check_choice('scale_factor', scale_factor, KERNELS))
+        check_number('scale_factor', scale_factor, low=1, integer=True)
+        self.scale = check_choice('scale_factor', scale_factor, KERNELS)
         self.whole_clip = check_choice('output', output, ('middle', 'all')) == 'all'
         self.padding = check_choice('padding', padding, PADDINGS)
         self.residual = check_flag('residual', residual)

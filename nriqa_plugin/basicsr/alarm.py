@@ -67,7 +67,7 @@ class ArtifactAlarm:
         judges = {}
         for role, name in chosen.items():
             with in_place(f'val.artifact_alarm.{role}, val.metrics.{name}'):
-                judges[role] = metrics.judge_of(f'val.metrics.{name}', metrics.judge_keys(named[name]))
+                judges[role] = metrics.judge_of('the judge', metrics.judge_keys(named[name]))
         for role in ('judge', 'reference'):
             if not judges[role].has_gain:
                 raise ValueError(f'val.artifact_alarm.{role}: {judges[role].name} has no relative gain; it only '

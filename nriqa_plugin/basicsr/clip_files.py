@@ -92,10 +92,15 @@ class ClipFiles:
             backend = dict(self.backend)
             self.client = FileClient(backend.pop('type'), **backend)
         try:
-            return imfrombytes(self.client.get(path, key), float32=True)
-        except Exception as error:  # the host and OpenCV raise all kinds of errors
-            reason = f': {error}' if isinstance(error, OSError) else ' (truncated or damaged?)'
-            raise ValueError(f'cannot read the frame {path}{reason}') from error
+            content = self.client.get(path, key)
+        except Exception as error:  # the host raises all kinds of errors
+            raise ValueError(f'cannot read the frame {path}: {error}') from error
+        if content is None:
+            raise ValueError(f'cannot read the frame {path}: it is not in the lmdb')
+        try:
+            return imfrombytes(content, float32=True)
+        except Exception as error:  # OpenCV's, and one of the host where there is nothing
+            raise ValueError(f'cannot read the frame {path} (truncated or damaged?)') from error
 
 
 def _find_in_lmdb(option, root, meta_info_file):

@@ -151,7 +151,10 @@ def _check_cost(opt, network, losses, data_sets, found):
             'measured'
         )
     channels = 1 if data.get('color') in ('y', 'grey') else 3
-    size = sizes['batch_size_per_gpu'], sizes['gt_size'], opt.get('scale', 1), data.get('num_frame'), channels
+    frames = data.get('num_frame')
+    if frames is not None and data.get('flip_sequence'):
+        frames *= 2  # the window and its mirror image in time
+    size = sizes['batch_size_per_gpu'], sizes['gt_size'], opt.get('scale', 1), frames, channels
     lq, gt = training_batch(*size)
     rows = measure_step(network.to(device), losses, lq.to(device), gt.to(device), found.problems)
     where = torch.cuda.get_device_name() if device.type == 'cuda' else f'CPU, {torch.get_num_threads()} threads'

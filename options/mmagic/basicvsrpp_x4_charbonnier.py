@@ -2,6 +2,7 @@
 #   MMAGIC=$(python -W ignore -c "import mmagic; print(mmagic.__path__[0])")/.mim
 #   python $MMAGIC/tools/train.py options/mmagic/basicvsrpp_x4_charbonnier.py
 # To fetch first: Vimeo-90K septuplets with bicubic LR and mmagic's SpyNet; to make: clips to validate on.
+#   https://download.openmmlab.com/mmediting/restorers/basicvsr/spynet_20210409-c6c1bd09.pth
 _base_ = './_base_/vimeo90k_x4.py'
 
 custom_imports = dict(imports=['nriqa_plugin.mmagic'], allow_failed_imports=False)

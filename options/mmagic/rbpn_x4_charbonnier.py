@@ -1,8 +1,8 @@
 # RBPN x4 (the generator of iSeeBetter) on Vimeo-90K septuplets, the baseline of arXiv 2405.20392: Charbonnier alone.
 #   MMAGIC=$(python -W ignore -c "import mmagic; print(mmagic.__path__[0])")/.mim
 #   python $MMAGIC/tools/train.py options/mmagic/rbpn_x4_charbonnier.py
-# To fetch first: Vimeo-90K septuplets with bicubic LR, their official list, and mmagic's (or BasicSR's) SpyNet; to make:
-# the list for the test, vimeo90k_test100.txt, out of the official one (tools/make_clips.py pick, docs/video_data.md).
+# To fetch first: Vimeo-90K septuplets with bicubic LR, BasicSR's list of them, and mmagic's (or BasicSR's) SpyNet; to make:
+# the list for the test, vimeo90k_test100.txt, out of BasicSR's (tools/make_clips.py pick, docs/video_data.md).
 _base_ = './_base_/vimeo90k_x4.py'
 
 custom_imports = dict(imports=['nriqa_plugin.mmagic'], allow_failed_imports=False)
