@@ -64,8 +64,17 @@ def features(moments, rounded=True):
     right_std = torch.where(has_right, right / torch.where(has_right, above, 1), 1).sqrt()
     skew = left_std / right_std
     peak = torch.where(both, size.square() / torch.where(both, left + right, 1), 1)
-    shape = _Shape.apply(peak * (skew**3 + 1) * (skew + 1) / (skew**2 + 1) ** 2, rounded)
-    shape = torch.where(both, shape, SHAPE_MIN)  # what the original's look-up gives for NaN
+    ratio = peak * (skew**3 + 1) * (skew + 1) / (skew**2 + 1) ** 2
+    return features_of_fits(left_std, right_std, ratio, has_left, has_right, rounded)
+
+
+def features_of_fits(left_std, right_std, ratio, has_left, has_right, rounded=True):
+    """:func:`features` from one-sided standard deviations and the ratio that gives the shape, ``(N, B, 2, 5)`` each.
+
+    Where a block has no value on a side (``has_left``, ``has_right``) the others hold any finite number.
+    """
+    both = has_left & has_right
+    shape = torch.where(both, _Shape.apply(ratio, rounded), SHAPE_MIN)  # what the original's look-up gives for NaN
     inverse = 1 / shape
     to_scale = ((inverse.lgamma() - (3 * inverse).lgamma()) / 2).exp()
     left_scale, right_scale = left_std * to_scale, right_std * to_scale
