@@ -28,12 +28,8 @@ def features(images, taps, side):
         tuple[Tensor, Tensor]: both ``(N, B, 36)``, float64 and bool; see :func:`nriqa_plugin.iqa.aggd.features`.
     """
     luma = _luma(images.detach())
-    halves = [_halve(image) for image in luma]
-    fits = [
-        [_fit(_blocks(_normalise(image, taps), size)) for image in scale]
-        for scale, size in ((luma, side), (halves, side // 2))
-    ]
-    left_std, right_std, ratio = torch.from_numpy(np.stack([np.stack(scale) for scale in fits], 3)).double().unbind(1)
+    fits = [_fit(_blocks(_normalise(scale, taps), size)) for scale, size in ((luma, side), (_halve(luma), side // 2))]
+    left_std, right_std, ratio = (torch.from_numpy(fit) for fit in np.stack(fits, 3))
     has_left, has_right = (~torch.isnan(std) for std in (left_std, right_std))
     known = (torch.where(has, values, 1) for has, values in (
         (has_left, left_std), (has_right, right_std), (has_left & has_right, ratio)))  # fmt: skip
@@ -56,11 +52,10 @@ def _luma(images):
 
 
 def _normalise(luma, taps):
-    """Mean-subtracted, contrast-normalised luma (Eq. 1 to 3) of one image, ``(H, W)``."""
+    """Mean-subtracted, contrast-normalised luma (Eq. 1 to 3), ``(N, H, W)`` to the same shape."""
 
-    def local_mean(image):
-        padded = F.pad(image[None].double(), (3, 3, 3, 3), mode='replicate')
-        return correlate(padded, taps)[0].float()
+    def local_mean(images):
+        return correlate(F.pad(images.double(), (3, 3, 3, 3), mode='replicate'), taps).float()
 
     mean = local_mean(luma)
     deviation = (local_mean(luma.square()) - mean.square()).abs().sqrt()
@@ -68,29 +63,29 @@ def _normalise(luma, taps):
 
 
 def _halve(luma):
-    """MATLAB's ``imresize(luma, 0.5)`` of one image, ``(H, W)`` to ``(H / 2, W / 2)``, a row and a column at a time.
+    """MATLAB's ``imresize(luma, 0.5)``, ``(N, H, W)`` to ``(N, H / 2, W / 2)``, a row and a column at a time.
 
     Other products of matrices and vectors have other orders of summation.
     """
     taps = torch.tensor(CUBIC)
-    height, width = luma.shape
-    padded = mirrored(luma / 255, 0)
-    rows = torch.stack([padded[2 * i : 2 * i + 8].t().mv(taps) for i in range(height // 2)])
-    padded = mirrored(rows, 1)
+    count, height, width = luma.shape
+    padded = mirrored(luma / 255, 1).transpose(0, 1).flatten(1)  # the images side by side
+    rows = [padded[2 * i : 2 * i + 8].t().mv(taps) for i in range(height // 2)]
+    padded = mirrored(torch.stack(rows).view(-1, width), 1)
     columns = [padded[:, 2 * i : 2 * i + 8].mv(taps) for i in range(width // 2)]
-    return torch.stack(columns, 1) * 255
+    return torch.stack(columns, 1).view(height // 2, count, width // 2).transpose(0, 1) * 255
 
 
-def _blocks(image, side):
-    """``(H, W)`` to a NumPy array ``(B, side, side)``."""
-    rows = image.unflatten(1, (-1, side)).unflatten(0, (-1, side))
-    return np.ascontiguousarray(rows.transpose(1, 2).flatten(0, 1).numpy())
+def _blocks(images, side):
+    """``(N, H, W)`` to a NumPy array ``(N, B, side, side)``."""
+    rows = images.unflatten(-1, (-1, side)).unflatten(-3, (-1, side))
+    return np.ascontiguousarray(rows.transpose(-3, -2).flatten(1, 2).numpy())
 
 
 def _fit(blocks):
-    """Standard deviations of both sides, NaN where empty, and the shape's ratio: ``(3, B, 5)`` of float64."""
-    fields = [blocks, *(blocks * np.roll(blocks, shift, (1, 2)) for shift in aggd.SHIFTS)]
-    return np.stack([_fit_field(field.reshape(len(field), -1)) for field in fields], -1)
+    """Standard deviations of both sides, NaN where empty, and the shape's ratio: ``(3, N, B, 5)`` of float64."""
+    fields = [blocks, *(blocks * np.roll(blocks, shift, (-2, -1)) for shift in aggd.SHIFTS)]
+    return np.stack([_fit_field(field.reshape(*field.shape[:2], -1)) for field in fields], -1)
 
 
 def _fit_field(values):
@@ -98,12 +93,13 @@ def _fit_field(values):
     with np.errstate(divide='ignore', invalid='ignore'):
         left, right = (np.sqrt(_mean_where(side, squares)) for side in (values < 0, values > 0))
         skew = (left / right).astype(np.float64)
-        ratio = np.mean(np.abs(values), 1).astype(np.float64) ** 2 / np.mean(squares, 1)
+        ratio = np.abs(values).mean(-1).astype(np.float64) ** 2 / squares.mean(-1)
         ratio = ratio * (skew**3 + 1) * (skew + 1) / (skew**2 + 1) ** 2
     return np.stack((left, right, ratio))  # float64
 
 
 def _mean_where(chosen, values):
-    """Means over the chosen values of every row, NaN where there are none: ``(B,)`` of float32."""
-    sums = [np.add.reduce(np.compress(own, row)) for own, row in zip(chosen, values, strict=True)]
-    return (np.array(sums, np.float32) / chosen.sum(1)).astype(np.float32)
+    """Means over the chosen values of the last dimension, NaN where there are none, in float32."""
+    rows = zip(chosen.reshape(-1, chosen.shape[-1]), values.reshape(-1, values.shape[-1]), strict=True)
+    sums = np.array([np.add.reduce(np.compress(own, row)) for own, row in rows], np.float32)
+    return (sums.reshape(chosen.shape[:-1]) / chosen.sum(-1)).astype(np.float32)
