@@ -174,7 +174,10 @@ def test_blur_and_noise_score_worse(judge):
 def test_batch_scores_as_one_by_one(judge):
     images = [_tensor(data.astronaut()[top : top + 210, 90:395]) for top in (0, 100, 290)]
     together = torch.cat(images)
-    torch.testing.assert_close(judge(together), torch.cat([judge(image) for image in images]), rtol=1e-5, atol=0)
+    alone = torch.cat([judge(image) for image in images])
+    torch.testing.assert_close(judge(together), alone, rtol=1e-6, atol=0)
+    torch.testing.assert_close(judge(together.repeat(4, 1, 1, 1)), alone.repeat(4), rtol=1e-6, atol=0)
+    torch.testing.assert_close(judge.raw_scores(together, bf16=True), alone, rtol=1e-6, atol=0)
     one_by_one = torch.cat([_gradient(judge, image) for image in images])
     torch.testing.assert_close(_gradient(judge, together), one_by_one, rtol=1e-3, atol=1e-4)
 

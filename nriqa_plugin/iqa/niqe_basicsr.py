@@ -13,6 +13,7 @@ from nriqa_plugin.iqa import aggd
 from nriqa_plugin.iqa.separable import correlate
 
 CUBIC = (-3 / 256, -9 / 256, 29 / 256, 111 / 256, 111 / 256, 29 / 256, -9 / 256, -3 / 256)  # antialiased, x0.5
+AT_ONCE = 8  # images; more only cost memory
 Y_WEIGHTS, Y_OFFSET = (65.481, 128.553, 24.966), 16.0  # MATLAB's rgb2ycbcr for RGB in [0, 1]
 
 
@@ -27,7 +28,13 @@ def features(images, taps, side):
     Returns:
         tuple[Tensor, Tensor]: both ``(N, B, 36)``, float64 and bool; see :func:`nriqa_plugin.iqa.aggd.features`.
     """
-    luma = _luma(images.detach())
+    parts = [_features(part, taps, side) for part in images.detach().split(AT_ONCE)]
+    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+
+
+@torch.autocast('cpu', enabled=False)
+def _features(images, taps, side):
+    luma = _luma(images)
     fits = [_fit(_blocks(_normalise(scale, taps), size)) for scale, size in ((luma, side), (_halve(luma), side // 2))]
     left_std, right_std, ratio = (torch.from_numpy(fit) for fit in np.stack(fits, 3))
     has_left, has_right = (~torch.isnan(std) for std in (left_std, right_std))
