@@ -389,3 +389,10 @@ def test_what_a_judge_itself_asks_of_images_is_asked_of_what_it_sees():
 def test_options_that_are_no_mapping_are_refused():
     with pytest.raises(TypeError, match="options must be a mapping such as {net: squeeze}, got 'squeeze'"):
         FRIQALoss('lpips', options='squeeze')
+
+
+def test_an_ensemble_says_what_its_judges_say_of_their_weights_each_once(monkeypatch):
+    monkeypatch.setattr('tests.judges.Brightness.notes', ('odd',), raising=False)
+    monkeypatch.setattr('tests.judges.Constant.notes', ('odd', 'old'), raising=False)
+    names = ('tests.judges:Brightness', 'tests.judges:Constant')
+    assert create_scorer('ensemble', judges=[{name: 1.0} for name in names]).notes == ('odd', 'old')

@@ -190,13 +190,75 @@ def test_groups_that_nobody_compared_are_named_and_have_scales_of_their_own():
     assert 'a, b; c, d' in note
 
 
-def test_resamples_that_lose_the_only_link_say_nothing():
-    """One person alone links c: without this person nothing is known of c, which leaves no interval."""
+def test_resamples_that_lose_the_only_link_say_nothing_of_what_it_linked():
+    """One person alone links c: without this person nothing is known of c. The others are compared all the same."""
     votes = [*votes_for('a', 'b', 10, 6), Vote('o0', '', 'b', 'c', 0.0), Vote('o0', '', 'c', 'b', 0.0)]
     scale = jnd_scale(votes, resamples=300)
-    assert all(math.isnan(row.low) for row in scale.rows)
-    assert any('too few observers for an interval of a, b, c' in note for note in scale.notes)
+    rows = {row.condition: row for row in scale.rows}
+    assert math.isnan(rows['c'].low)
+    kept = next(note for note in scale.notes if 'no interval for c (on 2 votes of 1 observer: ' in note)
+    number = int(kept.split('observer: ')[1].split(' of 300 resamples keep it connected')[0])
+    assert number / 300 == pytest.approx(1 - (1 - 1 / 10) ** 10, abs=0.09)  # drawn at least once
+    assert 'a (on' not in kept
+    assert 'scene all: 0 is the mean of a, b alone' in scale.notes
+    assert rows['a'].jnd == pytest.approx(-rows['b'].jnd)
+    for name in 'ab':
+        assert rows[name].low < rows[name].jnd < rows[name].high
+    for pair in scale.pairs:
+        assert math.isnan(pair.low) == ('c' in (pair.condition, pair.other))
+    assert any(note.startswith('scene all: pairs without an interval: 2 of 3; their p takes') for note in scale.notes)
     assert all(math.isfinite(pair.p) for pair in scale.pairs)
+
+
+@pytest.mark.parametrize('relative_to', [None, 'a'])
+def test_a_stray_vote_leaves_intervals_and_p_of_the_others_alone(relative_to):
+    votes = people([0, 0.5, 1, 2], 15, np.random.default_rng(19), spread=0.5)
+    plain = jnd_scale(votes, relative_to=relative_to, resamples=400)
+    stray = jnd_scale([*votes, Vote('o3', 's0', 'd', 'dd', 0.0)], relative_to=relative_to, resamples=400)
+    assert [(row.condition, math.isnan(row.low)) for row in stray.rows] == [
+        *((row.condition, False) for row in plain.rows), ('dd', True)
+    ]  # fmt: skip
+    for one, other in zip(plain.rows, stray.rows, strict=False):
+        assert (other.jnd, other.low, other.high) == pytest.approx((one.jnd, one.low, one.high), abs=0.02)
+    pairs = {(pair.condition, pair.other): pair for pair in stray.pairs}
+    for one in plain.pairs:
+        other = pairs[one.condition, one.other]
+        assert (other.low, other.high) == pytest.approx((one.low, one.high), abs=0.02)
+        assert other.p == pytest.approx(one.p, rel=0.05)
+    assert 'dd has 1 vote of 1 observer: a misspelt name?' in stray.notes
+    assert any(note.endswith('mean little: a, b, c, d; dd') for note in stray.notes)
+
+
+def test_a_link_by_one_person_leaves_either_side_its_own_differences():
+    """a, b and c, d are each well compared; only o0 compares across."""
+    votes = [*votes_for('a', 'b', 9, 5), *votes_for('c', 'd', 8, 6), Vote('o0', '', 'b', 'c', 0.5)]
+    scale = jnd_scale(votes, resamples=300)
+    known = {frozenset((pair.condition, pair.other)): not math.isnan(pair.low) for pair in scale.pairs}
+    assert {pair for pair, there in known.items() if there} == {frozenset('ab'), frozenset('cd')}
+    rows = {row.condition: row for row in scale.rows}
+    assert [name for name in 'abcd' if not math.isnan(rows[name].low)] == [
+        'a',
+        'b',
+    ]  # of equal sets, that with more votes
+    from_c = jnd_scale(votes, resamples=300, relative_to='c')
+    assert {row.condition for row in from_c.rows if not math.isnan(row.low)} == {'c', 'd'}
+    assert any('resamples keep it connected with c' in note for note in from_c.notes)
+
+
+def test_names_with_hardly_a_vote_are_told_unless_the_conditions_are_given():
+    votes = people([0, 0.5, 1], 6, np.random.default_rng(20))
+    votes += [Vote('o0', f's{i}', 'a', 'x', 0.0) for i in range(7)]
+    votes += [Vote(f'o{i}', 's0', 'b', 'y', 0.0) for i in range(4)]
+    told = [note for note in jnd_scale(votes, resamples=20).notes if 'misspelt' in note]
+    assert told == ['x has 7 votes of 1 observer: a misspelt name?', 'y has 4 votes of 4 observers: a misspelt name?']
+    named = jnd_scale(votes, resamples=20, conditions=['a', 'b', 'c', 'x', 'y']).notes
+    assert not any('misspelt' in note for note in named)
+    nobody = [Vote('', v.scene, v.left, v.right, v.chosen) for v in votes]
+    assert [note for note in jnd_scale(nobody, resamples=20).notes if 'misspelt' in note] == [
+        'y has 4 votes: a misspelt name?'
+    ]
+    small = jnd_scale(votes_for('a', 'b', 3), resamples=20).notes  # all have few: no slip
+    assert not any('misspelt' in note for note in small)
 
 
 def test_a_single_observer_has_no_interval_and_few_are_told():
@@ -204,6 +266,7 @@ def test_a_single_observer_has_no_interval_and_few_are_told():
     assert math.isnan(alone.rows[0].low)
     assert math.isnan(alone.rows[0].share_low)
     assert 'one observer' in alone.notes[0]
+    assert any('pairs without an interval: 1 of 1; their p takes' in note for note in alone.notes)
     few = jnd_scale(people([0, 1], 4, np.random.default_rng(9)), resamples=50)
     assert '4 observers: the intervals of so few' in few.notes[0]
     unknown = jnd_scale(votes_for('a', 'b', 6, 2, observer=''), resamples=50)
@@ -308,13 +371,27 @@ def test_observers_of_whom_nothing_can_be_said_are_not_flagged():
     assert not found['once'].outlier
     assert found['once'].note == '1 vote, too few to judge'
     assert found['once'].agreement == 0
-    assert found['ties'].votes == 0
+    assert (found['ties'].votes, found['ties'].judged) == (6, 0)
+    assert found['ties'].note == '6 votes, too few to judge by: left out are 6 ties'
     assert math.isnan(found['ties'].agreement)
     three = judge_observers(people([0, 2], 3, rng))
     assert not any(one.outlier for one in three)
     assert 'too few observers' in three[0].note
     assert judge_observers([Vote('me', '', 'a', 'b', 0.0)])[0].note == 'no other observer'
     assert judge_observers([Vote('', '', 'a', 'b', 0.0)]) == []
+
+
+def test_votes_that_cannot_be_judged_are_counted_and_explained():
+    votes = people([0, 1, 2, 3], 6, np.random.default_rng(21))
+    mixed = [('a', 'b', 0.5), ('b', 'c', 0.3), ('a', 'c', 0.2), ('x', 'y', 0.0), ('c', 'd', 1.0)]
+    votes += [Vote('mixed', 's0', left, right, chosen) for left, right, chosen in mixed]
+    for by in (None, 'scene'):
+        one = next(one for one in judge_observers(votes, by) if one.observer == 'mixed')
+        assert (one.votes, one.judged) == (5, 1)
+        assert one.note == ('5 votes, too few to judge by: left out are 1 tie, 2 fractions, 1 on what the others did '
+                            'not compare')  # fmt: skip
+    full = next(one for one in judge_observers(votes) if one.observer == 'o0')
+    assert (full.votes, full.judged, full.note) == (30, 30, '')
 
 
 def test_a_pair_that_nobody_else_has_seen_is_no_evidence_against_anyone():
@@ -410,6 +487,16 @@ def test_the_command_leaves_empty_what_is_not_known(tmp_path):
     assert 'Bars' not in figure.get_supxlabel()
 
 
+def test_the_command_counts_all_votes_of_an_observer(tmp_path):
+    (tmp_path / 'v.csv').write_text('left,right,chosen,observer\nA,B,left,1\nA,B,tie,2\nB,C,0.3,2\n')
+    out = tmp_path / 'out'
+    result = CliRunner().invoke(app, ['jnd', str(tmp_path / 'v.csv'), '--resamples', '20', '-o', str(out)])
+    assert result.exit_code == 0, result.output
+    rows = {row['observer']: row for row in read(out / 'observers.csv')}
+    assert (rows['2']['votes'], rows['2']['judged']) == ('2', '0')
+    assert rows['2']['note'] == '2 votes, too few to judge by: left out are 1 tie, 1 fraction'
+
+
 def test_the_command_refuses_a_pair_that_was_answered_twice(tmp_path):
     write(tmp_path / 'votes.csv', [*votes_for('a', 'b', 2, 1), *votes_for('b', 'a', 1)])
     result = CliRunner().invoke(app, ['jnd', str(tmp_path / 'votes.csv')])
@@ -417,6 +504,23 @@ def test_the_command_refuses_a_pair_that_was_answered_twice(tmp_path):
     assert 'answered this pair before' in result.output
     again = CliRunner().invoke(app, ['jnd', str(tmp_path / 'votes.csv'), '--repeats', '--resamples', '20'])
     assert again.exit_code == 0, again.output
+
+
+def test_one_stray_real_vote_changes_no_interval(test_data, tmp_path):
+    file = test_data / 'preference' / 'votes.csv'
+    if not file.is_file():
+        pytest.skip(f'no {file}')
+    (tmp_path / 'votes.csv').write_text(file.read_text().rstrip() + '\n1,0809.png,ESRGAN,BSRGAN,BSRGAN\n')
+    arguments = ['--columns', 'observer=session,scene=image', '--relative-to', 'BSRGAN']
+    for number, table in enumerate((file, tmp_path / 'votes.csv')):
+        result = CliRunner().invoke(app, ['jnd', str(table), *arguments, '-o', str(tmp_path / str(number))])
+        assert result.exit_code == 0, result.output
+    assert 'ESRGAN has 1 vote of 1 observer: a misspelt name?' in ' '.join(result.output.split())
+    plain, stray = ({row['condition']: row for row in read(tmp_path / f'{i}/jnd.csv')} for i in (0, 1))
+    assert stray.pop('ESRGAN')['low'] == 'nan'
+    for name, row in plain.items():
+        for column in ('jnd', 'low', 'high'):
+            assert float(stray[name][column]) == pytest.approx(float(row[column]), abs=0.02)
 
 
 def test_the_real_votes_put_resshift_first_and_bsrgan_last(test_data):

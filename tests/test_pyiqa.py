@@ -1,6 +1,9 @@
 """Metrics of pyiqa as judges against pyiqa itself; nothing is downloaded."""
 
+import hashlib
+import logging
 import math
+import os
 import pickle
 import re
 import socket
@@ -11,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from nriqa_plugin.iqa import create_scorer, pyiqa_build, pyiqa_scorer, pyiqa_tables
+from nriqa_plugin.iqa import cached_files, create_scorer, pyiqa_build, pyiqa_scorer, pyiqa_tables
 from nriqa_plugin.iqa.pyiqa_scorer import PyiqaScorer
 from nriqa_plugin.iqa.pyiqa_tables import metric_configs, parse_range
 from nriqa_plugin.losses import FRIQALoss, NRIQALoss
@@ -313,6 +316,47 @@ def test_a_failed_download_is_one_error_that_names_metric_file_and_option(monkey
         RuntimeError, match=r'the judge brisque needs the file (\S+) .*put it at \S+\1 \(this judge takes no option w'
     ):
         create_scorer('brisque')
+
+
+def test_a_cached_file_that_is_not_what_its_name_says_is_told_once_and_used(
+    musiq_weights, tmp_path, monkeypatch, caplog
+):
+    from pyiqa.utils import download_util
+
+    monkeypatch.setattr(download_util, 'DEFAULT_CACHE_DIR', str(tmp_path))
+    monkeypatch.setattr(cached_files, '_told', set())
+    file = tmp_path / 'musiq_koniq_ckpt-e95806b9.pth'
+    file.write_bytes(musiq_weights.read_bytes())
+    load, digest = torch.load, hashlib.sha256(file.read_bytes()).hexdigest()
+    with caplog.at_level(logging.WARNING, 'nriqa_plugin'):
+        judges = [create_scorer('musiq'), create_scorer('musiq')]
+    text = (f'the judge musiq: by its name the SHA-256 of {file} begins with e95806b9, but it begins with {digest[:8]}: '
+            'a broken or foreign file?')  # fmt: skip
+    assert [record.getMessage() for record in caplog.records] == [text]
+    assert [judge.notes for judge in judges] == [(text,), (text,)]
+    assert torch.load is load
+    assert create_scorer('musiq', weights=file).notes == ()  # the user chose this one
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(RuntimeError, match=r'could not be fetched or read .*: a broken or foreign file\?$'):
+        create_scorer('musiq')
+
+
+def test_only_names_with_a_hash_are_held_against_the_file_and_each_file_is_read_once(tmp_path, monkeypatch):
+    digest = hashlib.sha256(b'weights').hexdigest()
+    for name in ('net.pth', f'net-{digest[:8]}.pth', f'net-{digest}.pth', 'net-abc.pth', 'net-20150101.bin'):
+        (tmp_path / name).write_bytes(b'weights')
+        assert cached_files.mismatch('x', tmp_path / name) == ''
+    assert cached_files.mismatch('x', tmp_path / 'gone-00000000.pth') == ''
+    assert cached_files.mismatch('x', 3) == ''
+    file, reads = tmp_path / 'net-00000000.pth', []
+    file.write_bytes(b'weights')
+    monkeypatch.setattr('builtins.open', lambda *args, _open=open: reads.append(args[0]) or _open(*args))
+    for _ in range(3):
+        assert f'begins with 00000000, but it begins with {digest[:8]}' in cached_files.mismatch('x', str(file))
+    assert len(reads) == 1
+    file.write_bytes(b'other weights')
+    os.utime(file, ns=(1, 1))
+    assert digest[:8] not in cached_files.mismatch('x', file)
 
 
 def test_weights_that_do_not_fit_are_named(musiq_weights, tmp_path):

@@ -135,7 +135,7 @@ def test_opinions_give_correlations(data):
     found = {row['judge']: row for row in rows_of(out / 'screening.csv')}
     assert float(found[BRIGHT]['srocc']) == pytest.approx(1)
     assert float(found[BRIGHT]['plcc']) > 0.99
-    assert 'the 12 references with all their images' in (out / 'screening.md').read_text()
+    assert 'the 12 scenes or references with all their images' in (out / 'screening.md').read_text()
     assert json.loads((out / 'screening.json').read_text())['rows'][0]['judge'] == BRIGHT
     assert '--core cannot be given with opinions' in error(*arguments, '-m', BRIGHT, '--core', BRIGHT)
 
@@ -339,6 +339,70 @@ def test_requests_that_make_no_sense_are_refused(data):
     assert f'names images that are not in {data / "images"}: 1 (A/0.png)' in error(
         'screen', votes, *images, '-m', BRIGHT, *out
     )
+
+
+def test_the_hint_for_missing_images_fits_the_form_of_the_table(data):
+    arguments = ('--images', data / 'nothing', '-m', BRIGHT, '-o', data / 'out')
+    (data / 'nothing').mkdir()
+    assert "--columns 'left={left}/{image},...'" in error('screen', data / 'votes.csv', *arguments)
+    (data / 'mos.csv').write_text('image,mos\nA/0.png,1\nB/0.png,2\nC/0.png,3\n')
+    message = error('screen', data / 'mos.csv', '--mos', *arguments)
+    assert 'names images that are not in' in message
+    assert "--columns 'image={kind}/{image},...'" in message
+    assert 'left=' not in message
+    (data / 'mos.csv').write_text('image,mos,reference\nA/0.png,1,r.png\nB/0.png,2,r.png\nC/0.png,3,r.png\n')
+    message = error('screen', data / 'mos.csv', '--mos', '--images', data / 'images', '-m', 'psnr', '-o', data / 'out')
+    assert (
+        "1 (r.png); say how its columns make a path, such as --columns 'reference=originals/{reference},...'" in message
+    )
+
+
+def test_the_help_of_columns_names_the_fields_of_opinions():
+    text = ' '.join(nriqa('screen', '--help').output.replace('│', ' ').split())
+    assert 'Opinions: image=COLUMN,mos=COLUMN; more: kind, reference, scene, mos_better=lower.' in text
+
+
+def test_opinions_take_a_scene_and_a_degenerate_fit_is_a_note(data):
+    lines = ['image,mos,what', *(f'{m}/{s}.png,{10 + 40 * (m == "C") + s / 10},{s}' for m in 'AC' for s in range(6))]
+    (data / 'mos.csv').write_text('\n'.join(lines))
+    levels = {f'{m}/{s}.png': 100.0 * (m == 'C') - s / 10 for m in 'AC' for s in range(6)}
+    write_scores(data / 'scores.csv', [Score(image, 'j', value, True, 'h') for image, value in levels.items()])
+    result = nriqa('screen', data / 'mos.csv', '--mos', '--scores', data / 'scores.csv', '-o', data / 'out',
+                   '--columns', 'image=image,mos=mos,scene=what', '--resamples', 50)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert 'OptimizeWarning' not in result.output
+    assert "Note: PLCC's logistic fit is degenerate for j (a step: " in ' '.join(result.stderr.split())
+    text = (data / 'out' / 'screening.md').read_text()
+    assert "- PLCC's logistic fit is degenerate for j (a step: " in text
+    assert 'the 6 scenes or references with all their images' in text
+    assert rows_of(data / 'out' / 'screening.csv')[0]['note'].startswith("PLCC's logistic fit is degenerate")
+
+
+def test_what_a_judge_says_of_its_weights_is_in_the_notes(data, monkeypatch):
+    text = 'the judge x: a broken or foreign file?'
+    monkeypatch.setattr('tests.judges.Brightness.notes', (text,), raising=False)
+    arguments = (
+        'screen',
+        data / 'votes.csv',
+        '--images',
+        data / 'images',
+        '-m',
+        BRIGHT,
+        '-m',
+        DARK,
+        '-o',
+        data / 'out',
+    )
+    for more in ((), ('--stage1', 20)):
+        result = nriqa(*arguments, *more, '--resamples', 20)
+        assert result.exit_code == 0, result.output
+        assert f'Note: {text}' in result.stderr
+        assert f'- {text}' in (data / 'out' / 'screening.md').read_text()
+        assert text in json.loads((data / 'out' / 'screening.json').read_text())['notes']
+    (data / 'mos.csv').write_text('image,mos\n' + '\n'.join(f'{m}/{s}.png,{s}' for m in 'AB' for s in range(5)))
+    result = nriqa('screen', data / 'mos.csv', '--mos', '--images', data / 'images', '-m', BRIGHT, '-o', data / 'mos')
+    assert f'Note: {text}' in result.stderr
+    assert f'- {text}' in (data / 'mos' / 'screening.md').read_text()
 
 
 def test_an_image_for_which_a_judge_is_undefined_stops_the_screening(data):

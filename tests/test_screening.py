@@ -1,6 +1,7 @@
 """Agreement of judges with votes against counting by hand, brute force, scipy and simulated people with known truth."""
 
 import math
+import warnings
 from itertools import combinations
 
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 
 from nriqa_plugin.evaluation.statistics import bootstrap_ci
 from nriqa_plugin.preference.judge_combinations import best_combination
-from nriqa_plugin.preference.mos import correlate, logistic_fit
-from nriqa_plugin.preference.mos_table import correlation_rows
+from nriqa_plugin.preference.mos import Opinion, correlate, logistic_fit
+from nriqa_plugin.preference.mos_table import correlation_rows, correlation_texts, mos_markdown, scenes_of
 from nriqa_plugin.preference.pairs import margins, pairs_of
 from nriqa_plugin.preference.screening import (
     agreement,
@@ -21,6 +22,7 @@ from nriqa_plugin.preference.screening import (
     share_ci,
     vote_accuracy,
 )
+from nriqa_plugin.preference.screening_page import counts
 from nriqa_plugin.preference.screening_scores import JudgeScores, from_files
 from nriqa_plugin.preference.screening_table import screen
 from nriqa_plugin.preference.two_stage import keepers, sample_pairs
@@ -395,6 +397,72 @@ def test_the_logistic_fit_keeps_the_order_and_the_units_do_not_matter():
     assert (np.diff(logistic_fit(scores, -mos)) <= 0).all()
 
 
+def test_a_degenerate_logistic_fit_is_told_and_does_not_warn():
+    """Two clusters: a step between them is the best curve, whatever the order within is."""
+    rng = np.random.default_rng(16)
+    scores = np.r_[rng.normal(0, 0.3, 6), rng.normal(10, 0.3, 6)]
+    mos = np.r_[rng.normal(20, 0.5, 6), rng.normal(50, 0.5, 6)]
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        found = correlate(scores, mos, rng, resamples=50)
+        ramp = correlate(np.arange(12.0), np.arange(12.0) ** 1.1, rng, resamples=50)
+        few = correlate(np.array([0.0, 1, 2]), np.array([0.0, 1, 1.5]), rng, resamples=50)
+    assert found.plcc.value > 0.99 > 0.9 > found.srocc.value
+    assert found.degenerate.startswith('a step: it maps all images to nearly two levels')
+    assert ramp.degenerate == ''
+    assert few.degenerate == '3 images for its four parameters'
+    assert math.isnan(few.plcc.value)
+    assert few.srocc.value == pytest.approx(1)
+    with pytest.raises(ValueError, match='cannot be fitted: 3 images for its four parameters'):
+        logistic_fit(np.arange(3.0), np.arange(3.0))
+    lone = correlate(np.arange(8.0), np.array([0, 3, 7, 4, 8, 8, 2, 8]), rng, resamples=50)
+    assert lone.degenerate == '8 images do not determine its four parameters'  # one of them lies on the slope
+    rising = correlate(np.linspace(0, 1, 20), np.exp(np.linspace(0, 5, 20)), rng, resamples=50)
+    assert rising.degenerate == 'no curve was found'
+    assert math.isnan(rising.plcc.value)
+    opinions = [Opinion(f'{i}.png', value) for i, value in enumerate(mos)]
+    (row,) = correlation_rows(opinions, [JudgeScores('j', True, {f'{i}.png': s for i, s in enumerate(scores)})])
+    assert row.note == f"PLCC's logistic fit is degenerate for j ({found.degenerate})"
+    assert f'- {row.note}' in mos_markdown([row], 'x', 0, 0, 50, notes=[row.note]).splitlines()
+
+
+def test_three_images_have_rank_correlations_but_no_plcc():
+    opinions = [Opinion(f'{i}.png', float(i)) for i in range(3)]
+    (row,) = correlation_rows(opinions, [JudgeScores('j', True, {f'{i}.png': float(i) for i in range(3)})])
+    assert correlation_texts(row)[1] == 'none'
+    assert correlation_texts(row)[0].startswith('1.000')
+    assert row.note == "PLCC's logistic fit is degenerate for j (3 images for its four parameters)"
+    (flat,) = correlation_rows(opinions, [JudgeScores('flat', True, {f'{i}.png': 1.0 for i in range(3)})])
+    assert correlation_texts(flat) == ['constant'] * 3
+
+
+def test_images_of_a_scene_are_drawn_together_whatever_their_references_are():
+    rng = np.random.default_rng(17)
+    values = np.repeat(rng.normal(size=6), 8)
+    scores = JudgeScores('j', True, {f'{i}.png': float(v + rng.normal()) for i, v in enumerate(values)})
+    mos = values + 0.3 * rng.normal(size=48)
+    by_scene, by_reference, of_none = (
+        [Opinion(f'{i}.png', float(v), reference.format(i), '', scene.format(i // 8)) for i, v in enumerate(mos)]
+        for reference, scene in (('r{}', 's{}'), ('s', 's{}'), ('', ''))
+    )
+    one, other, free = (correlation_rows(o, [scores], resamples=200)[0] for o in (by_scene, by_reference, of_none))
+    assert (one.srocc_low, one.srocc_high) == (other.srocc_low, other.srocc_high)
+    assert one.srocc_high - one.srocc_low > free.srocc_high - free.srocc_low
+    assert [scenes_of(o) for o in (by_scene, by_reference, of_none)] == [6, 6, 0]
+
+
+def test_what_was_left_out_is_told_only_where_something_was():
+    judge = JudgeScores('j', True, {'a': 1.0, 'b': 2.0, 'c': 3.0})
+    votes = [Vote('', 's', 'a', 'b', 1.0), Vote('', 's', 'b', 'c', 1.0)]
+    assert counts(screen(pairs_of(votes), [judge], resamples=20)) == (
+        '1 judge, 2 answers on 2 pairs of 3 images, 1 scenes.'
+    )
+    votes += [Vote('', 's', 'a', 'c', 0.5), Vote('', 's', 'a', 'b', 0.0)]
+    text = counts(screen(pairs_of(votes), [judge], resamples=20))
+    assert 'Left out: 1 ties, with them 1 pairs.' in text
+    assert 'Pairs whose votes are even count per vote, but not per pair: 1.' in text
+
+
 def test_a_judge_in_two_scores_files_is_refused(tmp_path):
     from nriqa_plugin.evaluation.scores import Score, write_scores
 
@@ -407,8 +475,6 @@ def test_a_judge_in_two_scores_files_is_refused(tmp_path):
 
 
 def test_rows_of_opinions_take_the_direction_and_say_what_is_missing():
-    from nriqa_plugin.preference.mos import Opinion
-
     opinions = [Opinion(f'{i}.png', float(i), f'r{i % 4}') for i in range(12)]
     down = JudgeScores('down', False, {f'{i}.png': -(float(i) ** 3) for i in range(12)})
     flat = JudgeScores('flat', True, {f'{i}.png': 1.0 for i in range(12)})
@@ -416,6 +482,7 @@ def test_rows_of_opinions_take_the_direction_and_say_what_is_missing():
     assert [row.judge for row in rows] == ['down', 'flat']
     assert (rows[0].srocc, rows[0].krocc) == (pytest.approx(1), pytest.approx(1))
     assert math.isnan(rows[1].srocc)
+    assert [row.note for row in rows] == ['', '']
     with pytest.raises(ValueError, match=r'x has no score for 12 \(0\.png'):
         correlation_rows(opinions, [JudgeScores('x', True, {})])
     infinite = JudgeScores('x', True, {**flat.scores, '3.png': math.inf})

@@ -158,6 +158,18 @@ def test_bapps_folders_and_tables_are_read(tmp_path, table):
     assert (vote.left, vote.right, vote.chosen) == ('a.png', 'b.png', 0.75)
 
 
+@pytest.mark.parametrize('side', ['p0', 'p1', 'ref'])
+def test_bapps_images_without_an_answer_are_refused(tmp_path, side):
+    for folder in ('judge', side):
+        (tmp_path / folder).mkdir()
+    np.save(tmp_path / 'judge' / '01.npy', np.array([0.4]))
+    for name in ('01.png', '06.png', '07.png'):
+        (tmp_path / side / name).write_bytes(b'')
+    message = r'without an answer \(a \.npy file\) in \S+judge: 2 \(06\.png, 07\.png\)'
+    with pytest.raises(FileNotFoundError, match=rf'images in \S+{side} {message}'):
+        read_format('bapps', tmp_path)
+
+
 @pytest.mark.parametrize('value', [np.array([1.5]), np.array([0.5, 0.5]), np.array([np.nan])])
 def test_a_bapps_answer_that_is_no_fraction_is_refused(tmp_path, value):
     (tmp_path / 'judge').mkdir()
@@ -192,9 +204,16 @@ def test_hggt_annotations_are_votes_against_the_original(tmp_path):
 
 def test_opinions_are_read_and_a_dmos_changes_its_sign(table):
     path = table('image,mos,reference,kind\na.png,3.5,r.png,blur\nb.png,-1,r.png,noise\n')
-    assert read_mos(path)[0] == Opinion('a.png', 3.5, 'r.png', 'blur')
+    assert read_mos(path)[0] == Opinion('a.png', 3.5, 'r.png', 'blur', 'r.png')
     assert [one.mos for one in read_mos(path, 'mos_better=lower')] == [-3.5, 1]
     assert read_mos(path, 'image={reference}/{image},mos=mos')[1] == Opinion('r.png/b.png', -1.0)
+
+
+def test_the_scene_of_an_opinion_is_its_reference_unless_the_table_says_it(table):
+    path = table('image,mos,reference,scene\na.png,3,r1.png,s\nb.png,2,r2.png,\n')
+    assert [one.scene for one in read_mos(path)] == ['s', 'r2.png']
+    assert [one.scene for one in read_mos(path, 'image=image,mos=mos,scene=scene')] == ['s', '']
+    assert [one.scene for one in read_mos(path, 'image=image,mos=mos,reference=reference')] == ['r1.png', 'r2.png']
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ def screen(
         typer.Option(
             help='Where the fields stand: left=COLUMN,right=COLUMN,chosen=COLUMN, also templates such as '
             "'left={method}/{image}'; more: observer, scene, reference, fraction=left, left_is=, right_is=, tie_is=, "
-            'score_left, score_right, better=lower, judge=NAME.'
+            'score_left, score_right, better=lower, judge=NAME. Opinions: image=COLUMN,mos=COLUMN; more: kind, '
+            'reference, scene, mos_better=lower.'
         ),
     ] = None,
     core: Annotated[str | None, typer.Option(help='Judge whose mistakes the others are tried on.')] = None,
@@ -135,14 +136,13 @@ def _show(result, data_format, title):
 
 
 def _show_opinions(result, out):
-    from nriqa_plugin.preference.mos_table import interval_text
+    from nriqa_plugin.preference.mos_table import correlation_texts
 
     table = new_table('judge', 'images', 'SROCC', 'PLCC', 'KROCC')
     for row in result.rows:
-        numbers = [interval_text(*(getattr(row, name + end) for end in ('', '_low', '_high')))
-                   for name in ('srocc', 'plcc', 'krocc')]  # fmt: skip
-        table.add_row(with_arrow(row.judge, row.higher_better), str(row.n), *numbers)
+        table.add_row(with_arrow(row.judge, row.higher_better), str(row.n), *correlation_texts(row))
     Console().print(table)
+    show_notes(result.notes)
     _show_failed(result.failed)
     Console().print(f'written to {out}', markup=False, highlight=False, soft_wrap=True)
 

@@ -58,6 +58,7 @@ class Ensemble(Scorer):
         total = math.fsum(entry['weight'] for entry in entries)
         self.shares = {judge.name: e['weight'] / total for judge, e in zip(members, entries, strict=True)}
         self.judges = nn.ModuleList(members)
+        self.notes = tuple(dict.fromkeys(note for judge in members for note in judge.notes))
         self.needs_reference = members[0].needs_reference
         self.temporal = members[0].temporal
         self.min_side = max(judge.min_side for judge in members)

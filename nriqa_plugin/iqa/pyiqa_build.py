@@ -15,11 +15,16 @@ import torch
 from torch import nn
 
 from nriqa_plugin.checks import check_keys, fill_weights, load_weights
+from nriqa_plugin.iqa.cached_files import watched_files
 from nriqa_plugin.iqa.pyiqa_tables import FROM_FILE, NEEDS_CUDA
 
 
 def build(name, kind, defaults, options, weights=None):
     """Build pyiqa's network of type ``kind`` on the CPU, from its own downloads or from the file ``weights``.
+
+    Returns:
+        tuple[nn.Module, tuple[str, ...]]: the network, and what is odd about the cached files it was read from, see
+            :func:`~nriqa_plugin.iqa.cached_files.watched_files`.
 
     Raises:
         as :class:`PyiqaScorer`.
@@ -38,6 +43,7 @@ def build(name, kind, defaults, options, weights=None):
         warnings.catch_warnings(),
         torch.random.fork_rng(devices=[]),
         torch.no_grad(),
+        watched_files(name) as odd,
     ):
         warnings.simplefilter('ignore')
         network_class = network_class_of(name, kind)
@@ -48,10 +54,10 @@ def build(name, kind, defaults, options, weights=None):
             try:
                 network = network_class(**settings)
             except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, http.client.HTTPException) as error:
-                raise _not_fetched(name, kind, printed.getvalue(), error) from error
+                raise _not_fetched(name, kind, printed.getvalue(), error, odd) from error
     if state is not None:
         fill_weights('weights', weights, network, _with_second_names(network, state))
-    return network.to('cpu')  # some load CLIP onto a GPU where there is one
+    return network.to('cpu'), tuple(odd)  # some load CLIP onto a GPU where there is one
 
 
 def network_class_of(name, kind):
@@ -142,7 +148,7 @@ def _untrained(create):
     return lambda *args, **options: create(*args, **{**options, 'pretrained': False})
 
 
-def _not_fetched(name, kind, printed, error):
+def _not_fetched(name, kind, printed, error, odd):
     """One error for whatever goes wrong between pyiqa and the files that it downloads."""
     reason = (str(error).splitlines() or [''])[0]
     target = re.findall(r'Downloading: ".*" to (.+)', printed)
@@ -155,4 +161,5 @@ def _not_fetched(name, kind, printed, error):
         f'the judge {name} needs {file} from {hub}, which could not be fetched or read '
         f'({type(error).__name__}: {reason}); get it elsewhere and '
         f'{" or ".join(ways) or "put it into the cache that its download would fill"}{no_option}'
+        f'{"".join(f"; {text}" for text in odd)}'
     )

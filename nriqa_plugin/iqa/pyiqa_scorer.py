@@ -48,6 +48,7 @@ class PyiqaScorer(Scorer):
 
     Attributes:
         no_gradient (str): why the metric cannot be a loss; empty when it can, or when only a probe would tell.
+        notes (tuple[str, ...]): cached files of weights that are not what their names say.
 
     Raises:
         ImportError: pyiqa, or a package that this metric needs, is missing.
@@ -82,7 +83,7 @@ class PyiqaScorer(Scorer):
         self.settings = repr(sorted(settings.items()))  # a part of weights_hash
 
         self.faster = FASTER.get(kind)
-        self.network = build(self.name, kind, config['metric_opts'], options, weights)
+        self.network, self.notes = build(self.name, kind, config['metric_opts'], options, weights)
         for number, network in enumerate(_hidden_networks(self.network)):
             setattr(self, f'hidden{number}', network)
 

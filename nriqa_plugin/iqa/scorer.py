@@ -42,6 +42,7 @@ class Scorer(nn.Module):
         no_gradient (str): why the gradient is not usable, if ``differentiable`` is false.
         temporal (bool): a video judge that takes ``(N, T, 3, H, W)``.
         has_gain (bool): whether a relative gain of its mean makes sense; not where a usual mean is 0.
+        notes (tuple[str, ...]): what a reader of its scores should know, such as weights that look like others.
 
     Networks assigned to an attribute are frozen, put in eval mode for good and kept out of
     ``nn.Module``'s bookkeeping: a parent model neither saves, optimises, averages nor trains them, and
@@ -58,6 +59,7 @@ class Scorer(nn.Module):
     no_gradient = ''
     temporal = False
     has_gain = True
+    notes = ()
 
     def __init__(self):
         super().__init__()

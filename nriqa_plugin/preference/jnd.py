@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from nriqa_plugin.checks import check_choice, check_number, import_extra, unknown_name
 from nriqa_plugin.evaluation.significance import holm
 from nriqa_plugin.evaluation.statistics import interval
+from nriqa_plugin.preference.jnd_resamples import Resamples
 from nriqa_plugin.preference.jnd_table import Fit, JNDRow, JNDScale, PairRow
 from nriqa_plugin.preference.thurstone import (
     PRIOR,
@@ -24,11 +26,11 @@ from nriqa_plugin.preference.vote_counts import (
     check_votes,
     conditions_of,
     counts_by_voter,
-    resampled,
     voters,
 )
 
 FEW_OBSERVERS = 10
+FEW_VOTES = 5  # on a condition: fewer may be a slip
 
 
 def jnd_scale(votes, by=None, relative_to=None, prior=PRIOR, resamples=1000, level=0.95, seed=0, conditions=None):
@@ -37,14 +39,17 @@ def jnd_scale(votes, by=None, relative_to=None, prior=PRIOR, resamples=1000, lev
     Args:
         votes (Iterable[Vote]): of conditions (methods) ``left`` and ``right``; a tie is half a vote for either.
         by (str | None): ``scene``: a scale for each scene; without it all scenes are pooled.
-        relative_to (str | None): the condition that gets 0 in its part; elsewhere, and without it, the mean does.
+        relative_to (str | None): the condition that gets 0 in its part. Elsewhere, and without it, the mean of the
+            part's conditions that nine of ten resamples connect with each other does: a stray vote on another
+            condition moves no scale.
         prior (float): see :func:`~nriqa_plugin.preference.thurstone.thurstone`.
         resamples (int): of the bootstrap (percentile method), which draws whole observers; votes, where nobody says
-            whose they are. Resamples in which a part falls apart say nothing about its conditions and are left out.
+            whose they are. An interval is over the resamples that connect a condition with the 0 of its part, that
+            of a pair over those that connect the two; where more than a tenth do not, there is none.
         level (float): coverage of the intervals, in (0, 1).
         seed (int): of the bootstrap.
         conditions (Sequence[str] | None): the conditions that there are; a vote for another one is refused, and one
-            without votes is noted.
+            without votes is noted. Without them those on which there are suspiciously few votes are noted.
 
     Returns:
         JNDScale
@@ -68,11 +73,13 @@ def jnd_scale(votes, by=None, relative_to=None, prior=PRIOR, resamples=1000, lev
     rows, pairs, fits, notes = [], [], [], list(_about_observers(observers))
     if unseen := [name for name in conditions or () if name not in names]:
         notes.append(f'there are no votes on {", ".join(unseen)}')
+    if not conditions:
+        notes += _about_stray_names(votes, names)
     for scene, places in by_scene(votes, by is None).items():
         own = [votes[i] for i in places]
         scale = _Scale(scene, own, [voter[i] for i in places], number, relative_to, prior, resamples, level, seed)
-        rows += scale.rows()
-        pairs += scale.pairs()
+        rows += scale.rows
+        pairs += scale.pairs
         fits.append(scale.fit())
         notes += scale.notes()
     return JNDScale(tuple(rows), tuple(pairs), tuple(fits), len(observers), level, tuple(notes))
@@ -87,33 +94,38 @@ class _Scale:
             raise ValueError(f'scene {scene}: nobody has seen {relative_to}, which was to be 0')
         k, table = len(self.names), counts_by_voter(votes, voter, number, self.names)
         self.counts = np.asarray(table.sum(axis=0)).reshape(k, k)
-        self.part = parts(self.counts)
-        self.together = self.part[:, None] == self.part
-        self.zero = None if relative_to is None else self.names.index(relative_to)
-        self.scores = self._placed(thurstone(self.counts, prior)[None])[0]
+        self.votes, self.people = (self.counts + self.counts.T).sum(axis=1), _people(votes)
+        self.part, self.several = parts(self.counts), number > 1
+        self.resamples = Resamples(table, prior, resamples, seed)
+        self.zero = [self._zero(np.flatnonzero(self.part == part).tolist(), relative_to)
+                     for part in range(self.part.max() + 1)]  # fmt: skip
+        scores = thurstone(self.counts, prior)
+        self.scores = scores - [scores[self.zero[part]].mean() for part in self.part]
         self.order = sorted(range(k), key=lambda i: (self.part[i], -self.scores[i]))
-        scores, shares = zip(*(self._resample(counts) for counts in resampled(table, resamples, seed)), strict=True)
-        self.drawn, self.shares = np.concatenate(scores), np.concatenate(shares)
-        if number < 2:
-            self.drawn[:], self.shares[:] = math.nan, math.nan
+        self.rows, self.pairs = self._rows(), self._pairs()
 
-    def rows(self):
-        wins, votes = self.counts.sum(axis=1), (self.counts + self.counts.T).sum(axis=1)
+    def _zero(self, members, relative_to):
+        """The conditions of a part whose mean is 0."""
+        named = [i for i in members if self.names[i] == relative_to]
+        return named or self.resamples.core(members, self.votes)
+
+    def _rows(self):
+        wins = self.counts.sum(axis=1)
         found = []
         for i in self.order:
-            scale = (float(self.scores[i]), *self._interval(self.drawn[:, i]))
-            share = (float(wins[i] / votes[i]), *self._interval(self.shares[:, i]))
-            numbers = (*scale, *share, float(wins[i]), float(votes[i]))
+            scale = (float(self.scores[i]), *self._interval(self.resamples.above(i, self.zero[self.part[i]])))
+            share = (float(wins[i] / self.votes[i]), *self._interval(self.resamples.shares[:, i]))
+            numbers = (*scale, *share, float(wins[i]), float(self.votes[i]))
             found.append(JNDRow(self.scene, self.names[i], int(self.part[i]), *numbers))
         return found
 
-    def pairs(self):
+    def _pairs(self):
         found = []
         spread = covariance(self.counts, self.scores, self.prior)
         for i, j in itertools.combinations(self.order, 2):
-            if not self.together[i, j]:
+            if self.part[i] != self.part[j]:
                 continue
-            difference, drawn = float(self.scores[i] - self.scores[j]), self.drawn[:, i] - self.drawn[:, j]
+            difference, drawn = float(self.scores[i] - self.scores[j]), self.resamples.above(i, [j])
             errors = [math.sqrt(max(0.0, spread[i, i] + spread[j, j] - 2 * spread[i, j]))]
             low, high = self._interval(drawn)
             if not math.isnan(low):
@@ -146,28 +158,57 @@ class _Scale:
                    f'scores do not compare: {groups}')  # fmt: skip
         if not has_maximum(self.counts):
             yield (f'{where}some conditions won all comparisons with some others: how far they are ahead is set by the '
-                   f'prior of {self.prior:g} JND, and their intervals mean little')  # fmt: skip
-        without = [self.names[i] for i in range(len(self.names)) if math.isnan(self._interval(self.drawn[:, i])[0])]
-        if without:
-            yield f'{where}too few observers for an interval of {", ".join(without)}'
+                   f'prior of {self.prior:g} JND, and intervals between these groups mean little: '
+                   f'{"; ".join(", ".join(group) for group in self._contested())}')  # fmt: skip
+        if self.several and (without := [row.condition for row in self.rows if math.isnan(row.low)]):
+            yield f'{where}no interval for {"; ".join(map(self._why_none, without))}'
+        for zero in self.zero:
+            if 1 < len(zero) < (self.part == self.part[zero[0]]).sum():
+                yield f'{where}0 is the mean of {", ".join(self.names[i] for i in zero)} alone'
+        if alone := sum(math.isnan(pair.low) for pair in self.pairs):
+            yield (f'{where}pairs without an interval: {alone} of {len(self.pairs)}; their p takes the votes for '
+                   'independent ones, and is too small if people voted more than once')  # fmt: skip
 
-    def _resample(self, counts):
-        """Scores and shares of resampled counts; NaN where a part has fallen apart."""
-        scores = self._placed(thurstone(counts, self.prior))
-        both = counts + counts.swapaxes(1, 2)
-        whole = (reachable(both) == self.together).all(axis=2)
-        votes = both.sum(axis=2)
-        shares = np.divide(counts.sum(axis=2), votes, out=np.full(votes.shape, math.nan), where=votes > 0)
-        return np.where(whole, scores, math.nan), shares
+    def _contested(self):
+        """The conditions in groups; within one wins and losses, maybe over others, lead from each to each."""
+        forward = reachable(self.counts)
+        both = forward & forward.T
+        return [[self.names[j] for j in np.flatnonzero(both[i])] for i in range(len(both)) if both[i].argmax() == i]
 
-    def _placed(self, scores):
-        """Scores with the condition at 0 that is to be there, in its part."""
-        if self.zero is None:
-            return scores
-        return scores - np.where(self.together[self.zero], scores[:, self.zero, None], 0.0)
+    def _why_none(self, name):
+        i = self.names.index(name)
+        zero = self.zero[self.part[i]]
+        kept = int(self.resamples.connected([i, *zero]).sum())
+        rest = 'the others' if len(zero) > 1 else self.names[zero[0]]
+        return (f'{name} (on {_how_many(self.votes[i], self.people[name])}: {kept} of {len(self.resamples)} resamples '
+                f'keep it connected with {rest})')  # fmt: skip
 
     def _interval(self, drawn):
-        return interval(drawn, self.level)
+        return interval(drawn, self.level) if self.several else (math.nan, math.nan)
+
+
+def _people(votes):
+    """By condition who voted on it; nobody where the votes do not say."""
+    found = {}
+    for vote in votes:
+        for side in (vote.left, vote.right):
+            found.setdefault(side, set()).update({vote.observer} - {''})
+    return found
+
+
+def _how_many(votes, people):
+    text = f'{votes:g} {"vote" if votes == 1 else "votes"}'
+    return f'{text} of {len(people)} {"observer" if len(people) == 1 else "observers"}' if people else text
+
+
+def _about_stray_names(votes, names):
+    """Conditions with hardly a vote, where others have more: a slip is likelier than an experiment."""
+    number, people = Counter(side for vote in votes for side in (vote.left, vote.right)), _people(votes)
+    several = len(set().union(*people.values())) > 1
+    few = [name for name in names if number[name] < FEW_VOTES or (several and len(people[name]) == 1)]
+    if len(few) < len(names):
+        for name in few:
+            yield f'{name} has {_how_many(number[name], people[name])}: a misspelt name?'
 
 
 def _about_observers(observers):

@@ -14,7 +14,8 @@ class JNDRow:
         scene (str): which scene, or ``all``.
         condition (str): its name.
         part (int): conditions of different parts were never compared, not even over others; nor do their scores.
-        jnd, low, high (float): its score in JND and the bootstrap interval.
+        jnd, low, high (float): its score in JND and the bootstrap interval; NaN where too few resamples connect the
+            condition with the 0 of its part.
         share, share_low, share_high (float): of its comparisons it has won, and the bootstrap interval.
         wins (float): won comparisons; ties are half.
         votes (float): comparisons.
@@ -44,7 +45,8 @@ class PairRow:
         fitted (float): what the scale says this share should be.
         difference, low, high (float): of the scores in JND, and its bootstrap interval.
         p (float): two-sided normal test of no difference. Its standard error is the larger one of the bootstrap's and
-            of the posterior's curvature: the bootstrap's alone is 0 where everybody agrees.
+            of the posterior's curvature: the bootstrap's alone is 0 where everybody agrees. Without an interval it is
+            the curvature's, which takes votes for independent ones.
         p_holm (float): the same, by Holm's correction for the number of pairs of the scene.
     """
 

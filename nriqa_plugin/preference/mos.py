@@ -1,6 +1,7 @@
 """Mean opinion scores: reading a table of them, and how well a judge follows them."""
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,11 @@ from nriqa_plugin.checks import check_choice, check_keys, import_extra
 from nriqa_plugin.evaluation.statistics import Estimate, bootstrap_ci
 from nriqa_plugin.preference.table_columns import number_in, parse_columns, read_entries, read_header
 
+PARAMETERS = 4  # of the logistic curve
+NOTHING = Estimate(math.nan, math.nan, math.nan)
+STEP = 0.02  # of the span: how near to a level counts as on it
 COLUMNS = ('image', 'mos')
-OPTIONAL = ('reference', 'kind')
+OPTIONAL = ('reference', 'kind', 'scene')
 HINT = ('Say where they stand with --columns image=COLUMN,mos=COLUMN (a DMOS: also mos_better=lower), in a table as of '
         'PIPAL with --format pipal')  # fmt: skip
 
@@ -24,30 +28,36 @@ class Opinion:
         mos (float): mean opinion; **higher is better** (a DMOS has changed its sign).
         reference (str): the undistorted image, empty when the table does not say.
         kind (str): of distortion, empty when the table does not say.
+        scene (str): what it shows; by default its reference.
     """
 
     image: str
     mos: float
     reference: str = ''
     kind: str = ''
+    scene: str = ''
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """How a judge follows the opinions; positive is right. Intervals are by bootstrap, NaN where there is none."""
+    """How a judge follows the opinions; positive is right. Intervals are by bootstrap, NaN where there is none.
+
+    ``degenerate`` says why PLCC's curve says little, where it does.
+    """
 
     n: int
     srocc: Estimate
     plcc: Estimate
     krocc: Estimate
+    degenerate: str = ''
 
 
 def read_mos(path, mapping=None):
     """Read a table of mean opinion scores.
 
     Args:
-        mapping (str | dict[str, str] | None): fields ``image``, ``mos``, ``reference`` and ``kind``, by default the
-            columns of these names; ``mos_better=lower`` for a DMOS. Written as for
+        mapping (str | dict[str, str] | None): fields ``image``, ``mos``, ``reference``, ``kind`` and ``scene``, by
+            default the columns of these names; ``mos_better=lower`` for a DMOS. Written as for
             :func:`nriqa_plugin.preference.votes.read_votes`.
 
     Returns:
@@ -78,8 +88,8 @@ def read_mos(path, mapping=None):
         if image in seen:
             raise ValueError(f'{entry.where}: {image} has an opinion already, see {seen[image]}')
         seen[image] = entry.where
-        more = (entry.fields.get(field, '') for field in OPTIONAL)
-        opinions.append(Opinion(image, sign * mos, *more))
+        reference, kind, scene = (entry.fields.get(field, '') for field in OPTIONAL)
+        opinions.append(Opinion(image, sign * mos, reference, kind, scene or reference))
     return opinions
 
 
@@ -97,7 +107,7 @@ def correlate(scores, mos, generator, groups=None, resamples=1000):
         groups (Sequence | None): images of one group, for example of one reference, are drawn together.
 
     Returns:
-        Correlation: NaN when all scores are equal.
+        Correlation: NaN when all scores are equal; PLCC also where no curve can be fitted, as to three images.
 
     Raises:
         ValueError: samples of different length, below three images, or numbers that are not finite.
@@ -108,20 +118,22 @@ def correlate(scores, mos, generator, groups=None, resamples=1000):
         raise ValueError(f'at least three scores and opinions of the same images are needed, got {scores.shape} and '
                          f'{mos.shape}')  # fmt: skip
     if np.ptp(scores) == 0 or np.ptp(mos) == 0:
-        nothing = Estimate(math.nan, math.nan, math.nan)
-        return Correlation(len(scores), nothing, nothing, nothing)
+        return Correlation(len(scores), NOTHING, NOTHING, NOTHING)
 
     def estimate(statistic, x):
+        if x is None:
+            return NOTHING
         return bootstrap_ci(np.column_stack([x, mos]), statistic, generator, resamples=resamples, groups=groups)
 
-    mapped = logistic_fit(scores, mos)
-    if mapped[scores.argmax()] < mapped[scores.argmin()]:
+    mapped, degenerate = _fit(scores, mos)
+    if mapped is not None and mapped[scores.argmax()] < mapped[scores.argmin()]:
         mapped = -mapped  # a falling curve follows the opinions whatever the judge says of them
     return Correlation(
         len(scores),
         estimate(lambda pairs: _of_unequal(lambda x, y: stats.spearmanr(x, y).statistic, pairs), scores),
         estimate(lambda pairs: _of_unequal(lambda x, y: np.corrcoef(x, y)[0, 1], pairs), mapped),
         estimate(lambda pairs: _of_unequal(lambda x, y: stats.kendalltau(x, y).statistic, pairs), scores),
+        degenerate,
     )
 
 
@@ -133,8 +145,21 @@ def logistic_fit(scores, mos):
 
     Returns:
         ndarray: of the length of ``scores``.
+
+    Raises:
+        ValueError: fewer than four scores, or no curve is found.
     """
+    mapped, reason = _fit(scores, mos)
+    if mapped is None:
+        raise ValueError(f'the logistic curve of PLCC cannot be fitted: {reason}')
+    return mapped
+
+
+def _fit(scores, mos):
+    """``(mapped, degenerate)``: see :func:`logistic_fit` and :class:`Correlation`; None without a curve."""
     optimize = import_extra('scipy.optimize', 'report', 'the correlations')
+    if len(scores) < PARAMETERS:
+        return None, f'{len(scores)} images for its four parameters'
     scores, mos = np.asarray(scores, dtype=float), np.asarray(mos, dtype=float)
     x = (scores - scores.mean()) / scores.std()
     y = (mos - mos.mean()) / mos.std()
@@ -143,19 +168,29 @@ def logistic_fit(scores, mos):
         # tanh does not overflow; the logistic function is (1 + tanh(z / 2)) / 2.
         return low + span * (1 + np.tanh((x - middle) / (2 * np.exp(width)))) / 2
 
-    best, error = None, math.inf
+    best, error, determined = None, math.inf, True
     for span in (np.ptp(y), -np.ptp(y)):  # a judge may be wrong throughout
         start = (y.min() if span > 0 else y.max(), span, 0.0, 0.0)
         try:
-            found, _ = optimize.curve_fit(curve, x, y, start, maxfev=20000)
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore', optimize.OptimizeWarning)  # an infinite covariance, which is told below
+                found, covariance = optimize.curve_fit(curve, x, y, start, maxfev=20000)
         except RuntimeError:
             continue
         mapped = curve(x, *found)
         if (squares := float(((mapped - y) ** 2).sum())) < error:
-            best, error = mapped, squares
+            best, error, determined = mapped, squares, bool(np.isfinite(covariance).all())
     if best is None:
-        raise ValueError('the logistic curve of PLCC could not be fitted to these scores')
-    return best * mos.std() + mos.mean()
+        return None, 'no curve was found'
+    return best * mos.std() + mos.mean(), _degenerate(best, determined)
+
+
+def _degenerate(mapped, determined):
+    """Why a fitted curve says little; empty where it does not."""
+    low, high = mapped.min(), mapped.max()
+    if np.minimum(mapped - low, high - mapped).max() <= STEP * (high - low):
+        return 'a step: it maps all images to nearly two levels, so that PLCC only says on which side of it they lie'
+    return '' if determined else f'{len(mapped)} images do not determine its four parameters'
 
 
 def _of_unequal(statistic, pairs):

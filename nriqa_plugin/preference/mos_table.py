@@ -11,7 +11,7 @@ from nriqa_plugin.preference.mos import correlate
 
 @dataclass(frozen=True)
 class Row:
-    """One judge; positive correlations are right whatever its direction. Intervals are of 95 %."""
+    """One judge; positive correlations are right whatever its direction. Intervals are of 95 %; ``note`` is on PLCC."""
 
     judge: str
     higher_better: bool
@@ -26,13 +26,14 @@ class Row:
     krocc_low: float
     krocc_high: float
     judge_hash: str
+    note: str = ''
 
 
 def correlation_rows(opinions, judges, seed=0, resamples=1000):
     """One row for each judge, sorted by SROCC.
 
     Args:
-        opinions (Sequence[Opinion]): images of one reference are drawn together in the bootstrap if all have one.
+        opinions (Sequence[Opinion]): images of one scene are drawn together in the bootstrap if all have one.
         judges (Sequence[JudgeScores]): their scores of these images.
 
     Returns:
@@ -41,8 +42,7 @@ def correlation_rows(opinions, judges, seed=0, resamples=1000):
     Raises:
         ValueError: images that a judge has not scored, or scores that are not finite.
     """
-    groups = [one.reference for one in opinions]
-    groups = groups if all(groups) else None
+    groups = [one.scene for one in opinions] if scenes_of(opinions) else None
     mos, rows = [one.mos for one in opinions], []
     for judge in judges:
         missing = [one.image for one in opinions if one.image not in judge.scores]
@@ -56,38 +56,51 @@ def correlation_rows(opinions, judges, seed=0, resamples=1000):
             scores if judge.higher_better else -scores, mos, np.random.default_rng(seed), groups, resamples
         )
         numbers = (*found.srocc, *found.plcc, *found.krocc)
-        rows.append(Row(judge.judge, judge.higher_better, found.n, *numbers, judge.judge_hash))
+        note = found.degenerate and f"PLCC's logistic fit is degenerate for {judge.judge} ({found.degenerate})"
+        rows.append(Row(judge.judge, judge.higher_better, found.n, *numbers, judge.judge_hash, note))
     return sorted(rows, key=lambda row: (math.isnan(row.srocc), -row.srocc, row.judge))
 
 
-def mos_markdown(rows, title, groups, seed, resamples, failed=None):
+def scenes_of(opinions):
+    """How many scenes (references) there are; 0 where not all images have one."""
+    scenes = {one.scene for one in opinions}
+    return 0 if '' in scenes else len(scenes)
+
+
+def mos_markdown(rows, title, groups, seed, resamples, failed=None, notes=()):
     """The rows as a page.
 
     Args:
-        groups (int): references, which the bootstrap draws; 0 if it draws images.
+        groups (int): scenes or references, which the bootstrap draws; 0 if it draws images.
         failed (dict[str, str] | None): judges that could not be asked, and why.
+        notes (Sequence[str]): sentences below the others.
     """
-    drawn = f'the {groups} references with all their images' if groups else 'single images'
+    drawn = f'the {groups} scenes or references with all their images' if groups else 'single images'
     lines = [
         f'# {title}', '',
         f'- {rows[0].n} images. SROCC: Spearman, KROCC: Kendall (tau-b), PLCC: Pearson after a logistic curve of four '
         'parameters was fitted to all images. Positive is right, whatever the direction of a judge.',
         f'- Intervals: 95 %, percentile bootstrap over {drawn}, {resamples} resamples, seed {seed}; PLCC keeps its '
-        'curve.', '',
+        'curve.', *(f'- {note}' for note in notes), '',
         '| judge | better | SROCC | PLCC | KROCC |', '|---|---|---:|---:|---:|',
     ]  # fmt: skip
     for row in rows:
-        cells = [f'`{row.judge}`', 'higher' if row.higher_better else 'lower']
-        for name in ('srocc', 'plcc', 'krocc'):
-            cells.append(interval_text(*(getattr(row, name + end) for end in ('', '_low', '_high'))))
+        cells = [f'`{row.judge}`', 'higher' if row.higher_better else 'lower', *correlation_texts(row)]
         lines.append('| ' + ' | '.join(cells) + ' |')
     if failed:
         lines += ['', f'## Not asked: {len(failed)}', '', *(f'- `{name}`: {why}' for name, why in failed.items())]
     return '\n'.join([*lines, ''])
 
 
-def interval_text(value, low, high):
-    """A correlation with its interval; a judge that gives all images the same score has none."""
+def correlation_texts(row):
+    """SROCC, PLCC and KROCC of a row with their intervals; a judge that gives all images the same score has none."""
+    if math.isnan(row.srocc):
+        return ['constant'] * 3
+    return [_interval_text(*(getattr(row, name + end) for end in ('', '_low', '_high')))
+            for name in ('srocc', 'plcc', 'krocc')]  # fmt: skip
+
+
+def _interval_text(value, low, high):
     if math.isnan(value):
-        return 'constant'
+        return 'none'
     return f'{value:.3f}' if math.isnan(low) else f'{value:.3f} [{low:.3f}, {high:.3f}]'

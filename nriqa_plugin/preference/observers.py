@@ -20,8 +20,9 @@ class Observer:
 
     Attributes:
         observer (str): the name.
-        votes (int): decided votes (no ties) that the others' scale speaks of.
-        agreement (float): the share of these for the condition that is better to the others; NaN without any.
+        votes (int): all votes.
+        judged (int): those for one side (no ties, no fractions) that the others' scale speaks of.
+        agreement (float): the share of the judged ones for the condition that is better to the others; NaN without any.
         score (float): how likely the votes are on the others' scale, in standard deviations from what a person of
             that scale would give: 0 is as expected, negative is unlike them. NaN without votes to judge by.
         outlier (bool): flagged by :func:`judge_observers`.
@@ -30,6 +31,7 @@ class Observer:
 
     observer: str
     votes: int
+    judged: int
     agreement: float
     score: float
     outlier: bool
@@ -52,7 +54,9 @@ def judge_observers(votes, by=None, prior=PRIOR):
     """
     votes = check_votes(votes)
     voter, names = voters(votes)
-    found = np.zeros((len(names), 5))  # log-likelihood, its expectation and variance, votes, votes with the others
+    if not names:
+        return []
+    found = np.zeros((len(names), 5))  # log-likelihood, its expectation and variance, judged, those with the others
     for places in by_scene(votes, by is None).values() if len(names) > 1 else ():
         found += _likelihoods([votes[i] for i in places], [voter[i] for i in places], len(names), prior)
     enough = (found[:, 3] >= MIN_VOTES) & (found[:, 2] > 0)
@@ -63,11 +67,16 @@ def judge_observers(votes, by=None, prior=PRIOR):
     if enough.sum() >= MIN_OBSERVERS:
         low, high = np.quantile(scores[enough], [0.25, 0.75])
         limit = min(DOUBT, low - FENCE * (high - low))
+    own = [[] for _ in names]
+    for who, vote in zip(voter, votes, strict=True):
+        own[who].append(vote)
     rows = []
-    for name, score, (*_, count, agreeing), known in zip(names, scores.tolist(), found.tolist(), enough, strict=True):
+    for who, (score, (*_, count, agreeing), known) in enumerate(
+        zip(scores.tolist(), found.tolist(), enough, strict=True)
+    ):
         agreement = agreeing / count if count else math.nan
-        rows.append(Observer(name, int(count), agreement, score, bool(known and score < limit),
-                             _why(len(names), int(count), known, enough.sum())))  # fmt: skip
+        rows.append(Observer(names[who], len(own[who]), int(count), agreement, score, bool(known and score < limit),
+                             _why(len(names), own[who], int(count), known, enough.sum())))  # fmt: skip
     return sorted(rows, key=lambda row: (bool(row.note), math.isnan(row.score), row.score))
 
 
@@ -93,11 +102,21 @@ def _likelihoods(votes, voter, number, prior):
     return found
 
 
-def _why(observers, votes, known, judged):
+def _why(observers, votes, judged, known, comparable):
     if observers == 1:
         return 'no other observer'
-    if votes < MIN_VOTES:
-        return f'{votes} {"vote" if votes == 1 else "votes"}, too few to judge'
+    if judged < MIN_VOTES:
+        text = f'{_number(len(votes), "vote")}, too few to judge'
+        ties = sum(vote.chosen == 0.5 for vote in votes)
+        fractions = sum(vote.chosen not in (0, 0.5, 1) for vote in votes)
+        left_out = [_number(ties, 'tie')] * bool(ties) + [_number(fractions, 'fraction')] * bool(fractions)
+        if alone := len(votes) - judged - ties - fractions:
+            left_out.append(f'{alone} on what the others did not compare')
+        return f'{text} by: left out are {", ".join(left_out)}' if left_out else text
     if not known:
         return 'the others see no difference'
-    return '' if judged >= MIN_OBSERVERS else f'too few observers to compare with (at least {MIN_OBSERVERS})'
+    return '' if comparable >= MIN_OBSERVERS else f'too few observers to compare with (at least {MIN_OBSERVERS})'
+
+
+def _number(count, what):
+    return f'{count} {what}{"" if count == 1 else "s"}'

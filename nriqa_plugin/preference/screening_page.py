@@ -25,10 +25,13 @@ def counts(screening):
     """What the screening is of, and what was left out, in one sentence each."""
     first = screening.rows[0]
     some = 'judge' if len(screening.rows) == 1 else 'judges'
-    return (f'{len(screening.rows)} {some}, {first.votes} answers on {first.pairs + screening.even} pairs of '
-            f'{screening.images} images, {screening.scenes} scenes. Left out: {screening.ties} ties, with them '
-            f'{screening.all_ties} pairs. Pairs whose votes are even count per vote, but not per pair: '
-            f'{screening.even}.')  # fmt: skip
+    text = (f'{len(screening.rows)} {some}, {first.votes} answers on {first.pairs + screening.even} pairs of '
+            f'{screening.images} images, {screening.scenes} scenes.')  # fmt: skip
+    if screening.ties:
+        text += f' Left out: {screening.ties} ties, with them {screening.all_ties} pairs.'
+    if screening.even:
+        text += f' Pairs whose votes are even count per vote, but not per pair: {screening.even}.'
+    return text
 
 
 def definitions(screening, seed, resamples):

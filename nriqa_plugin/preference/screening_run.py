@@ -11,11 +11,13 @@ from nriqa_plugin.checks import atomic_path, unknown_name
 from nriqa_plugin.evaluation.csv_file import write_rows
 from nriqa_plugin.evaluation.figures import save_figure
 from nriqa_plugin.preference.mos import read_mos
-from nriqa_plugin.preference.mos_table import correlation_rows, mos_markdown
+from nriqa_plugin.preference.mos_table import correlation_rows, mos_markdown, scenes_of
 from nriqa_plugin.preference.pairs import pairs_of
 from nriqa_plugin.preference.screening_figures import accuracy_figure, rank_figure
 from nriqa_plugin.preference.screening_page import as_dict, markdown, write_json
 from nriqa_plugin.preference.screening_scores import (
+    OPINION,
+    PAIR,
     TABLE,
     from_files,
     from_table,
@@ -66,10 +68,11 @@ class Result:
 
 @dataclass(frozen=True)
 class OpinionResult:
-    """Rows of :mod:`~nriqa_plugin.preference.mos_table` and the judges that could not be asked."""
+    """Rows of :mod:`~nriqa_plugin.preference.mos_table`, the judges that could not be asked, and notes."""
 
     rows: list
     failed: dict
+    notes: tuple = field(default=())
 
 
 def read_with_scores(path, mapping=None, repeats=False):
@@ -98,7 +101,7 @@ def screen_votes(request, reader, table, data_format=None):
     pairs = pairs_of(votes)
     judges, failed = _judges(request, pairs.images, pairs.reference, 'scores.csv', _root(request, table), own)
     found = screen(pairs, judges, request.core, request.seed, request.resamples)
-    result = Result(found, failed, request.seed, request.resamples)
+    result = Result(found, failed, request.seed, request.resamples, _notes(judges))
     _write(request.out, '', result, f'Screening of {Path(table).name}', data_format)
     return result
 
@@ -122,7 +125,7 @@ def screen_two_stages(request, reader, table, test, count, keep, data_format=Non
     cache = f'scores_stage1_{count}_seed{request.seed}.csv'
     judges, failed = _judges(request, sample.images, sample.reference, cache, root, own)
     first = Result(screen(sample, judges, request.core, request.seed, request.resamples, together=False), failed,
-                   request.seed, request.resamples)  # fmt: skip
+                   request.seed, request.resamples, _notes(judges))  # fmt: skip
     _write(request.out, 'stage1_', first, f'Stage 1 on {Path(table).name}: {count} pairs', None)
     kept = keepers(first.screening.rows, keep)
     if request.core and request.core not in kept:
@@ -139,7 +142,7 @@ def screen_two_stages(request, reader, table, test, count, keep, data_format=Non
         raise ValueError(f'stage1: no pair with a majority is left for the second stage after {count}; give --test')
     again = replace(request, everything=False)
     second, _ = _judges(again, scored.images, scored.reference, cache, root, own, kept)
-    notes = (f'{note} Judges: the best {keep} of {len(first.screening.rows)} in stage 1.',)
+    notes = (f'{note} Judges: the best {keep} of {len(first.screening.rows)} in stage 1.', *_notes(second))
     found = screen(rest, second, request.core, request.seed, request.resamples)
     result = Result(found, failed, request.seed, request.resamples, notes)
     _write(request.out, '', result, f'Stage 2 on {Path(test or table).name}', data_format)
@@ -155,14 +158,21 @@ def screen_opinions(request, table, mapping=None):
     opinions = read_mos(table, mapping)
     reference = {one.image: one.reference for one in opinions if one.reference}
     images = [one.image for one in opinions]
-    judges, failed = _judges(request, images, reference, 'scores.csv', request.images, None)
+    judges, failed = _judges(request, images, reference, 'scores.csv', request.images, None, columns=OPINION)
     rows = correlation_rows(opinions, judges, request.seed, request.resamples)
-    groups = len({*reference.values()}) if len(reference) == len(images) else 0
-    text = mos_markdown(rows, f'Screening of {Path(table).name}', groups, request.seed, request.resamples, failed)
+    notes = (*_notes(judges), *(row.note for row in rows if row.note))
+    title = f'Screening of {Path(table).name}'
+    text = mos_markdown(rows, title, scenes_of(opinions), request.seed, request.resamples, failed, notes)
     _write_text(request.out / 'screening.md', text)
     write_rows(request.out / 'screening.csv', rows)
-    write_json(request.out / 'screening.json', {'rows': [row.__dict__ for row in rows], 'failed': failed})
-    return OpinionResult(rows, failed)
+    content = {'rows': [row.__dict__ for row in rows], 'failed': failed, 'notes': notes}
+    write_json(request.out / 'screening.json', content)
+    return OpinionResult(rows, failed, notes)
+
+
+def _notes(judges):
+    """What is to be known of the judges themselves."""
+    return tuple(dict.fromkeys(note for one in judges for note in one.notes))
 
 
 def _root(request, table):
@@ -170,7 +180,7 @@ def _root(request, table):
     return request.images or (Path(table) if Path(table).is_dir() else None)
 
 
-def _judges(request, images, reference, cache, root, own, only=None):
+def _judges(request, images, reference, cache, root, own, only=None, columns=PAIR):
     """``(list[JudgeScores], failed)`` for all judges of a request, or those called as in ``only``."""
     found = [own] if own is not None else []
     if request.scores:
@@ -187,7 +197,7 @@ def _judges(request, images, reference, cache, root, own, only=None):
     if root is None:
         raise ValueError('--images is missing: the folder that the names of the images are relative to')
     # References that no judge looks at need not be there.
-    files = functools.cache(lambda needed: image_files(root, images, reference if needed else None))
+    files = functools.cache(lambda needed: image_files(root, images, reference if needed else None, columns))
     files(False)  # before a judge is built
     if not request.everything and only is None:
         judges = [request.judges[name]() for name in names]
@@ -206,7 +216,8 @@ def _write(out, prefix, result, title, data_format):
     text = markdown(found, title, result.seed, result.resamples, data_format, result.failed, result.notes)
     _write_text(out / f'{prefix}screening.md', text)
     write_rows(out / f'{prefix}screening.csv', found.rows)
-    content = {**as_dict(found), 'failed': result.failed, 'seed': result.seed, 'resamples': result.resamples}
+    content = {**as_dict(found), 'failed': result.failed, 'seed': result.seed, 'resamples': result.resamples,
+               'notes': result.notes}  # fmt: skip
     write_json(out / f'{prefix}screening.json', content)
     save_figure(accuracy_figure(title, found), out / f'{prefix}accuracy')
     if len(names) > 1:

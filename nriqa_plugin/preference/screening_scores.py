@@ -10,26 +10,30 @@ from nriqa_plugin.evaluation.scoring import score_files
 from nriqa_plugin.preference.table_columns import number_in
 from nriqa_plugin.preference.two_stage import first_line
 
+# How a template of --columns may look, for the fields of each form of table.
+PAIR, OPINION, REFERENCE = 'left={left}/{image}', 'image={kind}/{image}', 'reference=originals/{reference}'
 TABLE = ('judge', 'better', 'score_left', 'score_right')  # fields of a table that holds a judge's scores
 
 
 @dataclass(frozen=True)
 class JudgeScores:
-    """What one judge says: ``scores`` by image, in its own units, and their direction."""
+    """What one judge says: ``scores`` by image, in its own units, and their direction; ``notes`` are the judge's."""
 
     judge: str
     higher_better: bool
     scores: dict
     judge_hash: str = ''
+    notes: tuple = ()
 
 
-def image_files(root, images, reference=None):
+def image_files(root, images, reference=None, columns=PAIR):
     """Where images lie, as :func:`~nriqa_plugin.evaluation.scoring.score_files` wants them.
 
     Args:
         root (str | Path): folder.
         images (Sequence[str]): names relative to it.
         reference (dict[str, str] | None): by image the name of its reference.
+        columns (str): how ``--columns`` may name an image of such a table, for the message.
 
     Raises:
         FileNotFoundError: a folder or images that are not there.
@@ -40,7 +44,8 @@ def image_files(root, images, reference=None):
     wanted = dict.fromkeys([*images, *(reference[image] for image in images if image in reference)])
     missing = [name for name in wanted if not (root / name).is_file()]
     if missing:
-        hint = "say how its columns make a path, such as --columns 'left={left}/{image},...'"
+        columns = columns if {*missing} & {*images} else REFERENCE
+        hint = f"say how its columns make a path, such as --columns '{columns},...'"
         raise FileNotFoundError(f'images: the table names images that are not in {root}: {few(missing)}; {hint}')
     return {image: (root / image, [root / reference[image]] if image in reference else []) for image in images}
 
@@ -55,7 +60,7 @@ def score_together(files_of, judges, out, device='auto'):
         list[JudgeScores]
     """
     found = score_files(files_of(any(judge.needs_reference for judge in judges)), judges, out, device)
-    return [of_file(found, judge.name) for judge in judges]
+    return [of_file(found, judge.name, judge.notes) for judge in judges]
 
 
 def score_one_by_one(files_of, judges, out, device='auto'):
@@ -74,7 +79,8 @@ def score_one_by_one(files_of, judges, out, device='auto'):
             failed[name] = reason
             continue
         try:
-            done.append(of_file(score_files(files_of(judge.needs_reference), [judge], out, device), judge.name))
+            found = score_files(files_of(judge.needs_reference), [judge], out, device)
+            done.append(of_file(found, judge.name, judge.notes))
         except OSError:  # the disk's fault
             raise
         except Exception as error:  # judges of other packages raise all kinds of errors
@@ -83,10 +89,10 @@ def score_one_by_one(files_of, judges, out, device='auto'):
     return done, failed
 
 
-def of_file(scores, metric):
+def of_file(scores, metric, notes=()):
     """One metric of a scores file that was read."""
     rows = scores.of(metric)
-    return JudgeScores(metric, rows[0].higher_better, {row.image: row.score for row in rows}, rows[0].judge_hash)
+    return JudgeScores(metric, rows[0].higher_better, {row.image: row.score for row in rows}, rows[0].judge_hash, notes)
 
 
 def from_files(paths):

@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from nriqa_plugin.checks import check_choice
+from nriqa_plugin.evaluation.images import few
 from nriqa_plugin.preference.votes import Vote, read_votes
 
 # Of a table with these columns; a folder as the authors publish it needs none.
 BAPPS = {'left': 'p0', 'right': 'p1', 'chosen': 'judge'}
 # As in the tables of GitHub's icbcbicc/IQA-Dataset, which holds TID2013, KADID-10k and others in the same form.
 PIPAL = {'image': 'dis_img_path', 'mos': 'score', 'reference': 'ref_img_path'}
+SIDES = ('p0', 'p1', 'ref')  # of a BAPPS folder
 FORMATS = ('bapps', 'hggt', 'pipal', 'sbs180k')
 # Accuracy on the test split, by (format, judge) in percent.
 PUBLISHED = {('sbs180k', 'musiq'): (82.73, 'arXiv 2504.18524')}
@@ -27,6 +29,10 @@ def read_format(name, path, repeats=False):
 
     Returns:
         list[Vote]
+
+    Raises:
+        FileNotFoundError: a folder without answers, or with images that have none.
+        ValueError: an answer that is no fraction, or as :func:`~nriqa_plugin.preference.votes.read_votes`.
     """
     check_choice('format', name, ('bapps', 'sbs180k'))
     if name == 'bapps':
@@ -39,6 +45,11 @@ def _bapps_folder(folder):
     answers = sorted((folder / 'judge').glob('*.npy'))
     if not answers:
         raise FileNotFoundError(f'votes: no .npy file in {folder / "judge"}')
+    answered = {file.stem for file in answers}
+    for side in SIDES:
+        if silent := sorted(file.name for file in (folder / side).glob('*.png') if file.stem not in answered):
+            raise FileNotFoundError(f'votes: there are images in {folder / side} without an answer (a .npy file) in '
+                                    f'{folder / "judge"}: {few(silent)}')  # fmt: skip
     votes = []
     for file in answers:
         where = f'votes: {file}'
@@ -48,6 +59,6 @@ def _bapps_folder(folder):
             raise ValueError(f'{where} is not a readable array: {error}') from error
         if value.size != 1 or not 0 <= float(value.reshape(-1)[0]) <= 1:
             raise ValueError(f'{where} must hold one fraction in [0, 1], got {value!r}')
-        sides = [f'{side}/{file.stem}.png' for side in ('p0', 'p1', 'ref')]
+        sides = [f'{side}/{file.stem}.png' for side in SIDES]
         votes.append(Vote('', file.stem, *sides[:2], float(value.reshape(-1)[0]), sides[2]))
     return votes
