@@ -56,3 +56,23 @@ def write_runs_of(folder):
     curve = ''.join(f'{100 * i},psnr,{20 + i}\n' for i in range(5))
     (folder / 'curve.csv').write_text('iteration,metric,value\n' + curve)
     return [*arguments, '-r', str(folder / 'gt'), '--lq', str(folder / 'lr'), '--size', '32', '--crops', '4']
+
+
+def with_curves(folder, arguments):
+    """The arguments of ``write_runs_of(folder)`` with each scores file in a folder of its own, beside a curve."""
+    changed = list(arguments)
+    for number, method in enumerate(METHODS):
+        run = folder / 'trained' / method
+        run.mkdir(parents=True)
+        lines = [f'{100 * i},{metric},{20 + number + i}\n' for metric in ('psnr', 'niqe') for i in range(5)]
+        (run / 'validation.csv').write_text('iteration,metric,value\n' + ''.join(lines))
+        (run / 'scores.csv').write_bytes((folder / f'{method}.csv').read_bytes())
+        changed[changed.index(f'{method}={folder / method}.csv')] = f'{method}={run}'
+    return changed
+
+
+def write_jnd(path, **values):
+    """A table as of ``nriqa jnd``: a JND with its interval by condition."""
+    lines = [f'{name},{jnd},{jnd - 0.25},{jnd + 0.25}\n' for name, jnd in values.items()]
+    path.write_text('condition,jnd,low,high\n' + ''.join(lines))
+    return path

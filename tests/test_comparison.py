@@ -71,7 +71,8 @@ def test_the_tests_of_one_judge_are_corrected_together_and_the_stars_follow():
     assert only_before  # the correction has taken stars away
     table = markdown_table(rows)
     bad = next(row for row in rows if row.method == 'bad')
-    assert f'| {bad.holm_against_better:.3g}, {bad.wilcoxon_against_better:.3g} * |' in table
+    assert f'| {bad.holm_against_better:.3g}, {bad.wilcoxon_against_better:.3g} ★ |' in table
+    assert '★ marks a method that is worse and ✓ one that is better' in table
     assert "Holm's correction" in table
     assert '| mdf | 12 |' in table
     assert 'nan' not in table
@@ -119,12 +120,14 @@ def test_the_violins_show_every_method_its_mean_its_tail_and_the_stars():
     assert [label.get_text() for label in axes.get_xticklabels()] == ['l1', 'mdf', 'good', 'broken']
     texts = [(text.get_position()[0], text.get_text()) for text in axes.texts]
     assert (0, '★') in texts
+    assert (2, '✓') in texts  # the method ``good``
     assert (3, 'broken: failed') in texts
-    assert sum(text == '★' for _, text in texts) == 1
+    assert [text for _, text in texts if text in '★✓'] == ['★', '✓']
     bodies = [part for part in axes.collections if not hasattr(part, 'get_segments')]
     spans = [(body.get_paths()[0].vertices[:, 1].min(), body.get_paths()[0].vertices[:, 1].max()) for body in bodies]
     assert np.array(spans) == pytest.approx(np.array([(min(values), max(values)) for values in plain.values()]))
-    explained = figure.get_supxlabel()
+    explained = ' '.join(figure.get_supxlabel().split())
+    assert '★: mdf is better, ✓: this one is better' in explained
     assert "one-tailed paired t-test over the images, p < 0.05 after Holm's correction" in explained
     assert '30 images' in explained
 

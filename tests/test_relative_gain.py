@@ -1,12 +1,15 @@
 """Relative gain: Eq. 1 of arXiv 2405.20392, and what may be compared with what."""
 
+import csv
 import hashlib
 from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from nriqa_plugin.cli import app
 from nriqa_plugin.evaluation import gains, read_baseline, relative_gain, write_scores
 from nriqa_plugin.evaluation.scores import Score
 
@@ -104,12 +107,12 @@ def test_other_images_are_refused_with_the_first_names(tmp_path):
     baseline.check_same_images(['01.png', '00.png'])
     with pytest.raises(ValueError, match=r'another data set.*baseline: 1 \(01.png\), only in the test: 1 \(x.png\)'):
         baseline.check_same_images(['00.png', 'x.png'])
-    with pytest.raises(ValueError, match=r'only in the test: 1 \(00.png\)'):
+    with pytest.raises(ValueError, match=r'missing scores: .*only in the test: 1 \(00.png\)'):
         baseline.check_same_images(['00.png', '00.png', '01.png'])
     with pytest.raises(ValueError, match='another data set'):
         baseline.check_same_images([])
     test = store(tmp_path / 't.csv', rows([1.0, 2.0, 3.0]))
-    with pytest.raises(ValueError, match=r'another data set.*only in the test: 1 \(02.png\)'):
+    with pytest.raises(ValueError, match=r'missing scores: niqe of 2 .* of 3 in the test; .*in the test: 1 \(02.png\)'):
         gains(tmp_path / 'b.csv', test)
 
 
@@ -133,11 +136,56 @@ def test_other_references_are_refused(tmp_path):
         gains(base, other)
 
 
-def test_a_judge_whose_baseline_is_0_is_named_and_leaves_the_others_their_gains(tmp_path, plugin_log):
-    pattern = rows([0.0, 0.0], metric='pattern')
+@pytest.mark.parametrize('bad', [0.0, -2.0])
+def test_a_judge_whose_baseline_is_not_positive_is_named_and_leaves_the_others_their_gains(tmp_path, plugin_log, bad):
+    pattern = rows([bad, bad], metric='pattern')
     base = store(tmp_path / 'b.csv', rows([4.0, 6.0]), pattern)
     test = store(tmp_path / 't.csv', rows([3.0, 5.0]), rows([1.0, 2.0], metric='pattern'))
     assert [(row.metric, row.gain) for row in gains(base, test)] == [('niqe', 20.0)]
     assert 'pattern has no relative gain' in plugin_log.text
     with pytest.raises(ValueError, match='must be positive and finite'):
         gains(base, test, ['pattern'])
+    alone = store(tmp_path / 'alone.csv', pattern)
+    with pytest.raises(ValueError, match='the baseline of pattern has the mean'):
+        gains(alone, alone)
+
+
+def table_of(*arguments):
+    """Exit code and printed words, line by line."""
+    result = CliRunner().invoke(app, ['gain', *map(str, arguments)], env={'COLUMNS': '200'})
+    return result.exit_code, [line.split() for line in result.output.splitlines()]
+
+
+@pytest.mark.parametrize('bad', [0.0, -2.0])
+def test_the_command_shows_a_judge_without_gain_and_fails(tmp_path, bad):
+    base = store(tmp_path / 'b.csv', rows([4.0, 6.0]), rows([bad, bad], metric='pattern'))
+    test = store(tmp_path / 't.csv', rows([3.0, 5.0]), rows([1.0, 2.0], metric='pattern'))
+    code, lines = table_of(base, test, '-o', tmp_path / 'g.csv')
+    assert code == 2
+    assert lines[1][:7] == ['niqe', '↓', '2', '5.0000', '4.0000', '+20.00', '%']
+    assert lines[2][:6] == ['pattern', '↓', '2', f'{bad:.4f}', '1.5000', 'undefined']
+    error = ' '.join(word for line in lines[3:] for word in line)
+    assert f'Error: pattern has no relative gain: its mean in {base} is {bad:g}' in error
+    assert error.endswith('Without it: -m niqe')
+    with open(tmp_path / 'g.csv', newline='') as file:
+        assert [(row['metric'], row['gain']) for row in csv.DictReader(file)] == [('niqe', '20.0'), ('pattern', 'nan')]
+    assert table_of(base, test, '-m', 'niqe') == (0, lines[:2])
+    code, lines = table_of(base, test, '-m', 'pattern')
+    assert (code, lines[0][0]) == (2, 'Error:')
+
+
+def test_a_gain_of_nothing_has_no_sign(tmp_path):
+    base = store(tmp_path / 'b.csv', rows([4.0, 6.0]), rows([30.0, 31.0], 'psnr', True))
+    almost = store(tmp_path / 't.csv', rows([4.0, 6.0 + 1e-7]), rows([30.0, 31.0 - 1e-7], 'psnr', True))
+    for test in (base, almost):
+        code, lines = table_of(base, test)
+        assert code == 0
+        assert [line[5:7] for line in lines[1:]] == [['0.00', '%']] * 2
+
+
+def test_one_image_without_a_score_is_a_missing_score_of_the_same_data_set(tmp_path):
+    base, test = store(tmp_path / 'b.csv', rows([4.0, 6.0])), store(tmp_path / 't.csv', rows([4.0]))
+    code, (words,) = table_of(base, test)
+    assert code == 2
+    assert ' '.join(words) == ('Error: missing scores: niqe of 2 images in the baseline, of 1 in the test; only in the '
+                               'baseline: 1 (01.png), only in the test: none')  # fmt: skip

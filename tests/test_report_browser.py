@@ -1,13 +1,16 @@
 """The report in a real headless Chromium: what a reader sees and clicks, in both colour schemes and on a phone."""
 
 import base64
+import io
 import json
 import os
 import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 pytest.importorskip('jinja2', reason='the extra report is not installed')
@@ -21,20 +24,35 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from nriqa_plugin.cli import app
-from tests.report_data import IMAGES, METHODS, score, write_runs_of
+from tests.report_data import IMAGES, METHODS, score, with_curves, write_jnd, write_runs_of, write_scores_of
 
 ARGUMENTS = (
     '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-dev-shm-usage',
     '--disable-background-networking', '--disable-component-update', '--disable-sync', '--window-size=1280,900',
 )  # fmt: skip
+JND = {'base': 0.0, 'sharp': 1.0, 'noisy': -1.5}
 SCREENSHOTS = os.environ.get('NRIQA_SCREENSHOTS')  # a folder: keeps what the tests saw, for the eye
 
 
 @pytest.fixture(scope='module')
 def page(tmp_path_factory):
-    """The file of a report with three runs, twelve images and four crops."""
+    """The file of a report with three trained runs, twelve images, four crops and a JND of every run."""
     folder = tmp_path_factory.mktemp('report')
-    result = CliRunner().invoke(app, ['report', *write_runs_of(folder), '-o', str(folder / 'report.html')])
+    jnd = write_jnd(folder / 'jnd.csv', **JND)
+    arguments = [*with_curves(folder, write_runs_of(folder)), '--jnd', str(jnd)]
+    return report(folder, arguments)
+
+
+@pytest.fixture(scope='module')
+def page_of_many(tmp_path_factory):
+    """A report over twelve runs, whose figures are wider than a phone."""
+    folder = tmp_path_factory.mktemp('many')
+    written = [write_scores_of(folder, METHODS[i % 3]).rename(folder / f'run_{i}.csv') for i in range(12)]
+    return report(folder, [str(path) for path in written])
+
+
+def report(folder, arguments):
+    result = CliRunner().invoke(app, ['report', *arguments, '-o', str(folder / 'report.html')])
     assert result.exit_code == 0, result.output
     return folder / 'report.html'
 
@@ -115,9 +133,9 @@ def luminance(browser, selector, what):
 
 
 def test_every_part_is_there_without_error_and_without_network(opened):
-    for part in ('gains', 'scores', 'viewer', 'planes', 'violins', 'images', 'notes'):
+    for part in ('gains', 'scores', 'viewer', 'planes', 'violins', 'training', 'images', 'notes'):
         assert find(opened, f'section#{part}').is_displayed()
-    assert len(texts(opened, '#planes svg')) == 3  # each pair of the three tiers
+    assert len(texts(opened, '#planes svg')) == 5  # each pair of the three tiers, and JND against the first two
     assert len(texts(opened, '#violins svg')) == 3
     shown = opened.execute_script('return [...document.images].every((i) => i.complete && i.naturalWidth > 0)')
     assert shown
@@ -128,6 +146,70 @@ def test_every_part_is_there_without_error_and_without_network(opened):
     asked = [url for url in urls if not url.startswith('data:')]
     assert asked
     assert set(asked) == {opened.current_url}
+
+
+def drawn(browser, section, caption):
+    """What is painted in a figure: ``(tag, stroke or fill, left, top, width, height)`` in px from the figure's corner,
+    of paths and of markers, without what defines them."""
+    return browser.execute_script("""
+        const found = [...document.querySelectorAll(`#${arguments[0]} figure`)]
+          .find((figure) => figure.querySelector('figcaption').textContent === arguments[1]);
+        const corner = found.getBoundingClientRect();
+        return [...found.querySelectorAll('path, use')].filter((one) => !one.closest('defs, clipPath')).map((one) => {
+          const [style, box] = [getComputedStyle(one), one.getBoundingClientRect()];
+          return [one.tagName, style.stroke === 'none' ? style.fill : style.stroke,
+            box.left - corner.left, box.top - corner.top, box.width, box.height];
+        });
+    """, section, caption)  # fmt: skip
+
+
+def colour(browser, variable):
+    return browser.execute_script("""
+        const probe = document.body.appendChild(document.createElement('i'));
+        probe.style.color = `var(--${arguments[0]})`;
+        const found = getComputedStyle(probe).color;
+        probe.remove();
+        return found;
+    """, variable)  # fmt: skip
+
+
+def test_the_curves_of_every_run_are_drawn(opened):
+    captions = texts(opened, '#training figcaption')
+    assert captions == ['psnr', 'niqe']
+    for place, caption in enumerate(captions):
+        names = opened.execute_script("""
+            return [...document.querySelectorAll('#training figure')[arguments[0]].querySelectorAll('text')]
+              .map((found) => found.textContent.trim());
+        """, place)  # fmt: skip
+        assert set(METHODS) <= set(names)  # the legend
+        assert 'iteration' in names
+        shapes = drawn(opened, 'training', caption)
+        tops = []
+        for number in range(1, len(METHODS) + 1):
+            lines = [s for s in shapes if s[0] == 'path' and s[1] == colour(opened, f'series-{number}') and s[4] > 100]
+            assert len(lines) == 1, number  # the other one is the short line of the legend
+            tops.append(lines[0][3])
+            assert lines[0][5] > 50  # it rises
+        assert tops == sorted(tops, reverse=True)  # each run is 1 dB above the one before
+        assert len({round(top) for top in tops}) == 3
+    assert opened.get_log('browser') == []
+
+
+def test_the_planes_with_jnd_have_a_point_a_run_the_better_the_lower(opened):
+    captions = texts(opened, '#planes figcaption')
+    assert captions[:2] == ['psnr and jnd', 'lpips and jnd']
+    for caption in captions[:2]:
+        shapes = [s for s in drawn(opened, 'planes', caption) if s[0] == 'use' and s[4] > 5 and s[5] > 5]
+        by_colour = {c: [s for s in shapes if s[1] == colour(opened, c)] for c in ('against', 'body')}
+        assert {name: len(points) for name, points in by_colour.items()} == {'against': 1, 'body': 2}
+        noisy, base, sharp = sorted(p[3] for points in by_colour.values() for p in points)  # from the top
+        assert base == by_colour['against'][0][3]
+        assert (base - noisy) / (sharp - base) == pytest.approx(JND['noisy'] / -JND['sharp'], abs=0.05)
+    texts_of = opened.execute_script(
+        'return [...document.querySelector("#planes svg").querySelectorAll("text")].map((t) => t.textContent)'
+    )
+    assert {*METHODS, 'JND (higher is better), reversed'} <= {text.removeprefix('perception: ') for text in texts_of}
+    assert opened.get_log('browser') == []
 
 
 def test_a_script_that_is_not_the_pages_own_is_refused(opened):
@@ -291,3 +373,65 @@ def test_a_phone_shows_everything_without_scrolling_sideways(browser, page):
           .map((found) => found.getBoundingClientRect()).filter((box) => box.width && box.height < 30).length;
     """)
     assert small == 0  # large enough for a finger
+
+
+def figures_on(browser):
+    """Of every figure: its caption, how many px of it are hidden, and its smallest letters in px."""
+    return browser.execute_script("""
+        return [...document.querySelectorAll('.plots figure')].map((figure) => {
+          const [box, svg] = [figure.querySelector('.scroll'), figure.querySelector('svg')];
+          const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+          const sizes = [...svg.querySelectorAll('text')].map((t) => parseFloat(getComputedStyle(t).fontSize) * scale);
+          return [figure.querySelector('figcaption').textContent, box.scrollWidth - box.clientWidth, Math.min(...sizes)];
+        });
+    """)
+
+
+def test_figures_of_few_runs_fit_onto_a_phone_and_can_be_read(browser, page):
+    show(browser, page, width=375)
+    found = figures_on(browser)
+    assert len(found) == 5 + 3 + 2
+    for caption, hidden, smallest in found:
+        assert hidden <= 0, caption
+        assert smallest >= 7, caption
+    below = browser.execute_script("""
+        return [...document.querySelectorAll('.plots figure p')].map((p) => {
+          const box = p.getBoundingClientRect();
+          return [box.right <= innerWidth && p.scrollWidth <= p.clientWidth, parseFloat(getComputedStyle(p).fontSize)];
+        });
+    """)
+    assert len(below) == 5 + 3
+    assert all(inside and size > 13 for inside, size in below)
+
+
+@pytest.mark.parametrize('dark', [False, True])
+def test_a_figure_that_goes_on_has_a_shadow_on_that_side_only(browser, page_of_many, dark):
+    show(browser, page_of_many, width=375, dark=dark)
+    shot(browser, f'phone_many_{"dark" if dark else "light"}')
+    caption, hidden, smallest = next(found for found in figures_on(browser) if found[0] == 'niqe')
+    assert hidden > 100, caption
+    assert smallest >= 7
+
+    def edges(where):
+        """How far the colour of both edges is from that of the card, in the blank row above the axes."""
+        box = browser.execute_script("""
+            const found = document.querySelector('#violins .scroll');
+            found.scrollIntoView({block: 'center'});
+            found.scrollLeft = arguments[0];
+            const box = found.getBoundingClientRect();
+            return [box.left + scrollX, box.top + scrollY, box.width];
+        """, where)  # fmt: skip
+        clip = {'x': box[0], 'y': box[1], 'width': box[2], 'height': 3, 'scale': 1}
+        data = browser.execute_cdp_cmd('Page.captureScreenshot', {'clip': clip})['data']
+        row = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert('L')).astype(float)[1]
+        paper = row[len(row) // 2]
+        return abs(row[2] - paper), abs(row[-3] - paper)
+
+    left, right = edges(0)
+    assert left < 4
+    assert right > 20
+    left, right = edges(hidden // 2)
+    assert min(left, right) > 20
+    left, right = edges(hidden + 10)
+    assert left > 20
+    assert right < 4

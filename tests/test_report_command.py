@@ -360,9 +360,11 @@ def test_planes_have_their_best_corner_at_the_lower_left(place):
         assert axes.yaxis_inverted() == (pair[1] == 'jnd')
         labels = [container.get_label() for container in axes.containers]
         assert labels == (['base', 'sharp'] if 'jnd' in pair else list(METHODS))
-    svg = as_svg(plane(place, ('psnr', 'jnd'), 'x', jnd), 'f')
+    svg, below = as_svg(plane(place, ('psnr', 'jnd'), 'x', jnd), 'f')
     assert 'reversed' in svg
     assert 'JND' in svg
+    assert 'Bars: 95 %' not in svg
+    assert 'JND: bootstrap over observers' in below
     with pytest.raises(ValueError, match="metric in --plane: 'ssim'"):
         planes_of(place, jnd, [('ssim', 'jnd')])
 

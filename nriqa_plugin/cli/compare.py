@@ -119,8 +119,8 @@ def show(rows, against):
         for name in dict.fromkeys(row.method for row in part):
             own = {row.metric: row for row in part if row.method == name}
             table.add_row(
-                name, *(f'{own[m].mean:.4f}{"*" if own[m].star else ""} ({own[m].tail:.4f})' for m in metrics)
+                name, *(f'{own[m].mean:.4f}{"★" if own[m].star else ""} ({own[m].tail:.4f})' for m in metrics)
             )
         console.print(f'[bold cyan]{dataset}[/]: mean (bad tail) over {part[0].n} images'
-                      + (f'; *: {against} is better, p < 0.05' if against else ''))  # fmt: skip
+                      + (f'; ★: {against} is better, p < 0.05' if against else ''))  # fmt: skip
         console.print(table, highlight=False)

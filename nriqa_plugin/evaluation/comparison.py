@@ -10,9 +10,11 @@ from nriqa_plugin.evaluation.significance import PValue, holm, one_tailed_t_test
 from nriqa_plugin.evaluation.statistics import mean_with_ci, percentile_with_ci
 
 LEVEL = 0.05  # of the test
+STAR, CHECK = '★', '✓'  # the other is better, this one is better
 NOTE = (
     "p: one-tailed paired t-test and Wilcoxon's signed-rank test over the images, both by Holm's correction for the "
-    f'number of methods in one data set and metric; * where the t-test is below {LEVEL:g}.'
+    f'number of methods in one data set and metric; where the t-test is below {LEVEL:g}, {STAR} marks a method that is '
+    f'worse and {CHECK} one that is better.'
 )
 TAIL = 5  # percent: the 5th percentile, where lower scores are better the 95th
 
@@ -55,6 +57,11 @@ class Row:
     wilcoxon_against_better: PValue = math.nan
     wilcoxon_better: PValue = math.nan
     star: str = ''
+
+    @property
+    def mark(self):
+        """What tables and plots show: ``★`` if ``against`` is better, ``✓`` if this method is, else nothing."""
+        return STAR if self.star else CHECK if self.holm_better < LEVEL else ''
 
 
 def compare_methods(dataset, metric, higher_better, samples, against=None, seed=0, resamples=2000):
@@ -136,7 +143,8 @@ def markdown_table(rows):
             '' if math.isnan(t) else f'{t:.3g}, {wilcoxon:.3g}'
             for t, wilcoxon in ((r.holm_against_better, r.wilcoxon_against_better), (r.holm_better, r.wilcoxon_better))
         )
-        cells = (r.dataset, f'{r.metric} {arrow}', r.method, r.n, mean, tail, f'{worse} {r.star}'.strip(), better)
+        worse, better = f'{worse} {r.mark * (r.mark == STAR)}'.strip(), f'{better} {r.mark * (r.mark == CHECK)}'.strip()
+        cells = (r.dataset, f'{r.metric} {arrow}', r.method, r.n, mean, tail, worse, better)
         lines.append(f'| {" | ".join(map(str, cells))} |')
     if any(not math.isnan(r.holm_better) for r in rows):
         lines += ['', NOTE]

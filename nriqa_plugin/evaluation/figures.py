@@ -1,14 +1,16 @@
 """Figures of a comparison: violins of per-image scores, and the perception-distortion plane (extra ``report``)."""
 
 import functools
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
 from nriqa_plugin.checks import atomic_path, import_extra
-from nriqa_plugin.evaluation.comparison import LEVEL
+from nriqa_plugin.evaluation.comparison import CHECK, LEVEL, STAR
 
 INK, MUTED, RED, BODY, BODY_AGAINST = '#1c1d21', '#6a6d76', '#b3261e', '#8fb4de', '#e0a064'
 FORMATS = ('png', 'pdf')
+ROLES = ('distortion', 'perception')
 CORNERS = {(False, False): '↙', (False, True): '↖', (True, False): '↘', (True, True): '↗'}  # is right, top better?
 
 
@@ -49,14 +51,14 @@ def violin_figure(title, panels, against=None, missing=None):
         title (str): heading.
         panels (Sequence[tuple[list[Row], dict[str, Sequence[float]]]]): rows of one metric, see
             :func:`~nriqa_plugin.evaluation.comparison.compare_methods`, and the scores by method.
-        against (str | None): the method that the stars refer to; its violin has another colour.
+        against (str | None): the method that ★ and ✓ refer to; its violin has another colour.
         missing (dict[str, str] | None): methods without scores and why, named at the right end.
 
     Returns:
-        matplotlib.figure.Figure: the legend says what the marks, intervals and stars are.
+        matplotlib.figure.Figure: the legend says what the marks and intervals are.
     """
     methods, missing = [row.method for row in panels[0][0]], missing or {}
-    width = max(5.5, 1.1 + 0.85 * (len(methods) + len(missing)))
+    width = max(4.5, 1.1 + 0.85 * (len(methods) + len(missing)))  # the smallest one fits onto a phone
     figure = _figure((width, 3.3 * len(panels) + 0.9))
     for axes, (rows, samples) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
         _violins(axes, rows, samples, against)
@@ -71,7 +73,7 @@ def violin_figure(title, panels, against=None, missing=None):
 
 
 @plain_names
-def plane_figure(title, distortion, perception, against=None, reverse=False, note=None, size=(6.2, 5)):
+def plane_figure(title, distortion, perception, against=None, reverse=False, note=None, size=(6.2, 5), roles=ROLES):
     """The perception-distortion plane (Blau and Michaeli, CVPR 2018): one point a method, with 95 % intervals.
 
     Args:
@@ -82,6 +84,7 @@ def plane_figure(title, distortion, perception, against=None, reverse=False, not
             the papers' planes.
         note (str | None): what the bars are; default: intervals of the mean over images.
         size (tuple[float, float]): width and height in inches.
+        roles (tuple[str, str]): what stands before the metrics of x and y; nothing where it is empty.
 
     Returns:
         matplotlib.figure.Figure: an arrow points to where both metrics are better.
@@ -99,8 +102,12 @@ def plane_figure(title, distortion, perception, against=None, reverse=False, not
         axes.errorbar(x.mean, y.mean, **errors, fmt='o', color=colour, ecolor=MUTED, elinewidth=0.7, capsize=2,
                       label=x.method, zorder=3)  # fmt: skip
     turned = [reverse and rows[0].higher_better for rows in (distortion, perception)]
-    axes.set_xlabel(f'distortion: {_axis(distortion[0])}{", reversed" if turned[0] else ""}')
-    axes.set_ylabel(f'perception: {_axis(perception[0])}{", reversed" if turned[1] else ""}')
+    labels = [
+        f'{role}{": " if role else ""}{_axis(rows[0])}{", reversed" if turn else ""}'
+        for role, rows, turn in zip(roles, (distortion, perception), turned, strict=True)
+    ]
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
     axes.margins(0.12)
     if turned[0]:
         axes.invert_xaxis()
@@ -111,7 +118,7 @@ def plane_figure(title, distortion, perception, against=None, reverse=False, not
     axes.set_title(f'{CORNERS[best]} better', loc='right' if best[0] else 'left', fontsize=8, color=MUTED)
     figure.suptitle(title, fontsize=11, color=INK)
     note = note or "Means over images; bars: 95 % confidence intervals (Student's t)"
-    figure.supxlabel(note, fontsize=7, color=MUTED)
+    explain(figure, note)
     _name_points(axes, [(x.method, x.mean, y.mean) for x, y in zip(distortion, perception, strict=True)])
     return figure
 
@@ -143,9 +150,8 @@ def _violins(axes, rows, samples, against):
         for shift, (value, low, high), marker, size, colour in ((-0.06, mean, 'o', 4, INK), (0.06, tail, '_', 12, RED)):
             axes.errorbar(place + shift, value, yerr=_error(value, low, high), fmt=marker, color=colour,
                           markersize=size, elinewidth=1.2, capsize=2.5, zorder=3)  # fmt: skip
-        if row.star:
-            axes.text(place, 0.98, '★' * len(row.star), transform=axes.get_xaxis_transform(), ha='center', va='top',
-                      color=INK)  # fmt: skip
+        if row.mark:
+            axes.text(place, 0.98, row.mark, transform=axes.get_xaxis_transform(), ha='center', va='top', color=INK)
     axes.margins(y=0.12)
     axes.set_ylabel(_axis(rows[0]))
     axes.spines[['top', 'right']].set_visible(False)
@@ -185,9 +191,17 @@ def _explain(figure, panels, against):
         f'Red bar: percentile on the bad side ({tails}) with 95 % bootstrap interval.',
     ]
     if against is not None:
-        lines.append(f'★: {against} is better, one-tailed paired t-test over the images, p < {LEVEL:g} '
-                     "after Holm's correction for the number of methods.")  # fmt: skip
-    figure.supxlabel('\n'.join(lines), fontsize=7, color=MUTED, wrap=True)
+        level = f'p < {LEVEL:g}'.replace(' ', '\N{NO-BREAK SPACE}')
+        lines.append(f'{STAR}: {against} is better, {CHECK}: this one is better, one-tailed paired t-test over the '
+                     f"images, {level} after Holm's correction for the number of methods.")  # fmt: skip
+    explain(figure, '\n'.join(lines))
+
+
+def explain(figure, text):
+    """Write a legend below a figure, in lines that are no longer than the figure is wide."""
+    room = int(figure.get_figwidth() * 72 / 3.7)  # letters of 7 pt
+    lines = [part for line in text.split('\n') for part in textwrap.wrap(line, room)]
+    figure.supxlabel('\n'.join(lines), fontsize=7, color=MUTED)
 
 
 def _error(value, low, high):

@@ -88,7 +88,7 @@ class GainMatrix:
 
     def notes(self, lowered=True):
         """What a reader of the table must know, as plain sentences; ``lowered``: also every own judge that fell."""
-        return [*_explanations(self), *(_lowered(self) if lowered else ()), *_gaps(self)]
+        return [*_explanations(self), *(_lowered(self) if lowered else ()), *gaps(self)]
 
 
 def gain_matrix(index, metrics=None, per_image=False, undefined=ERROR, losses=None):
@@ -126,8 +126,13 @@ def gain_matrix(index, metrics=None, per_image=False, undefined=ERROR, losses=No
             raise ValueError(f'{_where(run)} has {", ".join(more)}, which {_where(first)} has not; '
                              'name the metrics to compare')  # fmt: skip
         for metric in metrics:
-            if metric not in scores[run].metrics:
+            if metric in scores[run].metrics:
+                continue
+            owner = next((other for other in index.runs if metric in scores[other].metrics), None)
+            if owner is None:
                 raise unknown_name(f'metric of {_where(run)} ({run.scores}):', metric, scores[run].metrics)
+            raise ValueError(f'{_where(run)} ({run.scores}) has no scores of {metric}, which {_where(owner)} has: '
+                             'score it by this judge too, or name the metrics to compare')  # fmt: skip
     bad = _without_gain(index, scores, metrics, per_image)
     if bad and undefined == ERROR:
         raise ValueError(f'{next(iter(bad.values()))}; `undefined: empty` leaves such columns empty')
@@ -210,7 +215,8 @@ def _lowered(matrix):
                    f'(lower in {fell} of {len(cells)}).')  # fmt: skip
 
 
-def _gaps(matrix):
+def gaps(matrix):
+    """What the table lacks, and why, as plain sentences."""
     for loss, places in matrix.missing.items():
         gone = ', '.join(f'{network} on {dataset}' for network, dataset in places)
         yield f'{loss} has no means: its scores are missing for {gone}.'

@@ -9,9 +9,11 @@ from nriqa_plugin.checks import file_hash, in_place, unknown_name
 from nriqa_plugin.evaluation.images import few
 from nriqa_plugin.evaluation.scores import dataset_mean, read_scores, write_scores
 
-__all__ = ['Baseline', 'Gain', 'gains', 'read_baseline', 'relative_gain', 'write_scores']
+__all__ = ['Baseline', 'Gain', 'all_gains', 'gains', 'read_baseline', 'relative_gain', 'write_scores']
 
 logger = logging.getLogger('nriqa_plugin')
+
+MISSING, ANOTHER = 'missing scores', 'baseline file of another data set'
 
 
 def relative_gain(test_mean, baseline_mean, higher_better):
@@ -77,7 +79,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Gain:
-    """One line of a table of relative gains; ``gain`` is in percent, positive is better."""
+    """One line of a table of relative gains; ``gain`` is in percent, positive is better, NaN where Eq. 1 has none."""
 
     metric: str
     higher_better: bool
@@ -104,12 +106,14 @@ def check_same_images(metric, baseline_names, test_names):
     """Check that two lists of scores are of the same images.
 
     Raises:
-        ValueError: with the metric and the first names that differ.
+        ValueError: with the metric and the first names that differ; they are called missing scores where one list holds
+            all of the other, else another data set.
     """
     own, other = Counter(iter(baseline_names)), Counter(iter(test_names))
     if own != other:
+        partly = own and other and (own <= other or other <= own)
         raise ValueError(
-            f'baseline file of another data set: {metric} of {sum(own.values())} images in the baseline, of '
+            f'{MISSING if partly else ANOTHER}: {metric} of {sum(own.values())} images in the baseline, of '
             f'{sum(other.values())} in the test; only in the baseline: {few(sorted((own - other).elements()))}, '
             f'only in the test: {few(sorted((other - own).elements()))}'
         )
@@ -120,27 +124,48 @@ def gains(baseline_file, test_file, metrics=None):
 
     Args:
         baseline_file, test_file (str | Path): files of ``score_folder``.
-        metrics (Sequence[str] | None): which metrics; by default all whose baseline is not 0 (the others are named in
-            a warning), and both files must hold the same.
+        metrics (Sequence[str] | None): which metrics; by default all whose baseline is positive (the others are named
+            in a warning), and both files must hold the same.
 
     Returns:
         list[Gain]: in the order of ``metrics``, else sorted by metric.
 
     Raises:
-        ValueError: other metrics, images, references, weights of a judge or direction, or a baseline that is not
-            positive.
+        ValueError: other metrics, images, references, weights of a judge or direction, a metric of ``metrics`` whose
+            baseline is not positive, or no metric with a positive baseline.
+    """
+    rows = all_gains(baseline_file, test_file, metrics)
+    for row in rows:
+        if math.isnan(row.gain):
+            logger.warning('%s', without_gain(row, baseline_file))
+    return [row for row in rows if not math.isnan(row.gain)]
+
+
+def all_gains(baseline_file, test_file, metrics=None):
+    """As :func:`gains`, but a metric without a positive baseline has its row too, with NaN for its gain.
+
+    Only where ``metrics`` is None: one that was asked for is an error.
     """
     base, test, base_hash = read_scores(baseline_file), read_scores(test_file), file_hash(baseline_file)
-    if metrics is None:
-        metrics = base.metrics
-        if metrics != test.metrics:
-            raise ValueError(f'{baseline_file} holds {", ".join(base.metrics)}, {test_file} holds '
-                             f'{", ".join(test.metrics)}; name the metrics to compare')  # fmt: skip
-        # ``pattern`` is 0 for clean images; that the others have gains is no reason to refuse them all.
-        metrics = [metric for metric in metrics if base.mean(metric) != 0 or len(metrics) == 1]
-        for metric in sorted(set(base.metrics) - set(metrics)):
-            logger.warning('%s has no relative gain: its mean in %s is 0', metric, baseline_file)
-    return [gain_between(base, test, metric, base_hash) for metric in metrics]
+    if metrics is not None:
+        return [gain_between(base, test, metric, base_hash) for metric in metrics]
+    if base.metrics != test.metrics:
+        raise ValueError(f'{baseline_file} holds {", ".join(base.metrics)}, {test_file} holds '
+                         f'{", ".join(test.metrics)}; name the metrics to compare')  # fmt: skip
+    # ``pattern`` is 0 for clean images; that the others have gains is no reason to refuse them all.
+    divides = {metric: _divides(base.mean(metric)) for metric in base.metrics}
+    some = any(divides.values())
+    return [
+        gain_between(base, test, metric, base_hash) if divides[metric] or not some
+        else _undefined(base, test, metric, base_hash)
+        for metric in base.metrics
+    ]  # fmt: skip
+
+
+def without_gain(row, baseline_file):
+    """Why a row of :func:`all_gains` has no gain."""
+    return (f'{row.metric} has no relative gain: its mean in {baseline_file} is {row.baseline_mean:g}, and Eq. 1 '
+            'divides by it, so it must be positive and finite')  # fmt: skip
 
 
 def gain_between(base, test, metric, base_hash=''):
@@ -152,6 +177,13 @@ def gain_between(base, test, metric, base_hash=''):
         gain = relative_gain(test_mean, baseline.mean, baseline.higher_better)
     return Gain(metric, baseline.higher_better, baseline.n, baseline.mean, test_mean, gain,
                 baseline.judge_hash, base_hash)  # fmt: skip
+
+
+def _undefined(base, test, metric, base_hash):
+    check_comparable(base, test, metric)
+    first, n = base.of(metric)[0], len(base.of(metric))
+    return Gain(metric, first.higher_better, n, base.mean(metric), test.mean(metric), math.nan, first.judge_hash,
+                base_hash)  # fmt: skip
 
 
 def check_comparable(base, test, metric):
@@ -187,6 +219,10 @@ def _gain(test, baseline_mean, higher_better):
 
 
 def _check_baseline(what, value):
-    if not (math.isfinite(value) and value > 0):
+    if not _divides(value):
         raise ValueError(f'{what} has the mean {value}: the relative gain divides by it, so it must be positive and '
                          'finite')  # fmt: skip
+
+
+def _divides(value):
+    return math.isfinite(value) and value > 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from nriqa_plugin.checks import atomic_path, check_number, file_hash
 from nriqa_plugin.evaluation.comparison import NOTE
 from nriqa_plugin.evaluation.figures import INK, save_figure
-from nriqa_plugin.evaluation.gain_matrix import EMPTY, gain_matrix
+from nriqa_plugin.evaluation.gain_matrix import EMPTY, gain_matrix, gaps
 from nriqa_plugin.evaluation.heat_map import heat_map
 from nriqa_plugin.evaluation.run_index import RunIndex
 from nriqa_plugin.evaluation.scores import read_scores
@@ -33,12 +33,14 @@ class Built:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure on the page: ``kind`` (plane, violin, curve), index of its place, caption, SVG, width in px."""
+    """A figure on the page: ``kind`` (plane, violin, curve), index of its place, caption, SVG, what stands below it,
+    width in px."""
 
     kind: str
     place: int
     caption: str
     svg: str
+    below: str
     width: float
 
 
@@ -114,7 +116,7 @@ def _matrix(index):
     if not common or losses == {index.baseline}:
         return None, notes
     matrix = gain_matrix(RunIndex(tuple(scored), index.baseline), common, undefined=EMPTY)
-    return matrix, notes
+    return matrix, [*notes, *gaps(matrix)]
 
 
 def _jnd_notes(jnd, places):
@@ -138,13 +140,14 @@ def _draw(places, jnd, wanted, notes, with_labels):
         file = _file_name(kind, places[number].label if with_labels else '', name)
         figures[file] = (figure, caption)
         width = figure.get_figwidth() * 72
-        drawn.append(Drawing(kind, number, caption, drawings.as_svg(figure, f'f{len(figures)}'), width))
+        drawn.append(Drawing(kind, number, caption, *drawings.as_svg(figure, f'f{len(figures)}'), width))
 
     for number, place in enumerate(places):
         where = f', {place.label}' if with_labels else ''
         pairs, more = drawings.planes_of(place, jnd, wanted)
         if more:
             notes.append(f'{more} more planes{where}: choose with --plane.')
+        notes += _plane_notes(place, pairs, jnd, where)
         for x, y in pairs:
             add('plane', number, f'{x}_{y}', f'{x} and {y}{where}',
                 drawings.plane(place, (x, y), '', jnd))  # fmt: skip
@@ -153,6 +156,19 @@ def _draw(places, jnd, wanted, notes, with_labels):
         for metric in dict.fromkeys(metric for own in place.curves.values() for metric in own):
             add('curve', number, metric, f'{metric}{where}', drawings.curves(place, metric, ''))
     return drawn, figures
+
+
+def _plane_notes(place, pairs, jnd, where):
+    """Why there is no plane with JND, and which planes cannot be drawn."""
+    if jnd and not any(drawings.JND in pair for pair in pairs):
+        why = '--plane names no axis jnd' if pairs else 'the runs have no scores to draw it against'
+        yield f'No plane with JND{where}: {why}.'
+    if len(place.methods) < 2 and not jnd:
+        return
+    for pair in pairs:
+        if len(both := drawings.with_both(place, pair, jnd)) < 2:
+            yield (f'No plane of {" and ".join(pair)}{where}: it needs two runs with both, there '
+                   f'{"is one" if both else "is none"}{f" ({both[0]})" if both else ""}.')  # fmt: skip
 
 
 def _save(folder, figures, matrix, title):

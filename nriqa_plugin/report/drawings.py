@@ -12,7 +12,9 @@ from nriqa_plugin.evaluation.figures import (
     INK,
     MUTED,
     RED,
+    ROLES,
     Value,
+    explain,
     plain_names,
     plane_figure,
     violin_figure,
@@ -66,7 +68,7 @@ def planes_of(place, jnd=None, wanted=None):
         place (Place): with its judges.
         jnd (dict | None): see :func:`read_jnd`.
         wanted (Sequence[tuple[str, str]] | None): metrics of x and y, ``jnd`` among them; default: each pair of tiers
-            (JND first), at most ``PLANES``.
+            (JND first, without a ground truth against the first two judges), at most ``PLANES``.
 
     Returns:
         tuple[list[tuple[str, str]], int]: the pairs, and how many more there would be.
@@ -83,7 +85,7 @@ def planes_of(place, jnd=None, wanted=None):
     pixels, features, blind = tiers(place.judges.values())
     distortions = [metric for metric in (pixels, features) if metric]
     pairs = [(pixels, features)] if pixels and features else []
-    pairs = [(metric, JND) for metric in distortions if jnd] + pairs
+    pairs = [(metric, JND) for metric in distortions or blind[:2] if jnd] + pairs
     pairs += [(x, y) for y in blind for x in distortions]
     return pairs[:PLANES], max(0, len(pairs) - PLANES)
 
@@ -92,15 +94,22 @@ def plane(place, pair, title, jnd=None):
     """One perception-distortion plane with the best corner at the lower left; None if fewer than two methods have
     both numbers.
     """
-    axes = [_axis(place, metric, jnd) for metric in pair]
-    both = [name for name in place.methods if all(name in axis for axis in axes)]
+    axes, both = [_axis(place, metric, jnd) for metric in pair], with_both(place, pair, jnd)
     if len(both) < 2:
         return None
     x, y = ([axis[name] for name in both] for axis in axes)
+    blind = pair[0] in place.judges and not place.judges[pair[0]].reference
     bars = "Student's t over images; JND: bootstrap over observers" if JND in pair else "Student's t over images"
     size = (4.8, 4.0) if len(both) <= FEW else (6.2, 5.0)  # the small one fits onto a phone
     note = f'Bars: 95 % confidence intervals ({bars})'
-    return plane_figure(title, x, y, place.baseline, reverse=True, note=note, size=size)
+    return plane_figure(title, x, y, place.baseline, reverse=True, note=note, size=size,
+                        roles=('', '') if blind else ROLES)  # fmt: skip
+
+
+def with_both(place, pair, jnd=None):
+    """The methods that have both numbers of a plane."""
+    axes = [_axis(place, metric, jnd) for metric in pair]
+    return [name for name in place.methods if all(name in axis for axis in axes)]
 
 
 @plain_names
@@ -109,7 +118,8 @@ def curves(place, metric, title):
     found = {name: own[metric] for name, own in place.curves.items() if own.get(metric)}
     if not found:
         return None
-    figure = import_extra('matplotlib.figure', 'report', 'the report').Figure(figsize=(6.2, 3.6), layout='constrained')
+    figures, small = import_extra('matplotlib.figure', 'report', 'the report'), len(found) <= FEW
+    figure = figures.Figure(figsize=(4.5, 3.6) if small else (6.2, 3.6), layout='constrained')  # small: for a phone
     axes = figure.subplots()
     for name, points in found.items():
         number = place.methods.index(name)
@@ -124,7 +134,10 @@ def curves(place, metric, title):
     axes.tick_params(labelsize=8)
     axes.ticklabel_format(useOffset=False, style='plain')
     axes.locator_params(axis='x', nbins=5)
-    figure.legend(loc='outside right upper', fontsize=7, frameon=False)
+    if small:
+        figure.legend(loc='outside lower center', ncols=min(len(found), 3), fontsize=8, frameon=False)
+    else:
+        figure.legend(loc='outside right upper', fontsize=7, frameon=False)
     figure.suptitle(title, fontsize=11, color=INK)
     return figure
 
@@ -156,18 +169,24 @@ def read_jnd(path):
 
 @plain_names
 def as_svg(figure, name):
-    """A figure as an ``<svg>`` whose colours are the page's variables; ids begin with ``name``."""
+    """A figure as an ``<svg>`` whose colours are the page's variables, and the legend below it as text: the page sets
+    it larger than the figure could on a phone. Ids begin with ``name``.
+    """
     matplotlib = import_extra('matplotlib', 'report', 'the report')
-    file = io.StringIO()
+    file, below = io.StringIO(), figure.get_supxlabel()
+    if below:
+        figure.supxlabel('')
     with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': name}):
         figure.savefig(file, format='svg', transparent=True, metadata={'Date': None})
+    if below:
+        explain(figure, below)
     text = file.getvalue()
     text = text[text.index('<svg') :]
     text = re.sub(r'<(metadata|style)\b.*?</\1>', '', text, flags=re.DOTALL)
     text = re.sub(r'\b(id="|url\(#|href="#)', rf'\g<1>{name}-', text)
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, f'var(--{variable})')
-    return text
+    return text, ' '.join(below.split())
 
 
 def _shown(name):

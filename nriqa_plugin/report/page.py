@@ -8,10 +8,10 @@ from pathlib import Path
 
 from nriqa_plugin import __version__
 from nriqa_plugin.checks import import_extra
+from nriqa_plugin.evaluation.comparison import CHECK, STAR
 
 HERE = Path(__file__).parent
 SMALLEST = 2.0  # percent at the ends of the colour scale at least, as in the heat map for papers
-LEVEL = 0.05
 DASH = '\N{EN DASH}'  # for what is not there
 
 
@@ -112,8 +112,8 @@ def _cell(place, rows, method, gain):
         if math.isnan(row.mean_low)
         else f'{number(row.mean_low, largest)} to {number(row.mean_high, largest)}',
         'best': len(means) > 1 and text == number(best, largest),  # equal as shown is equal to the reader
-        'star': '★' if row.star else '',
-        'better': row.holm_better < LEVEL,
+        'star': row.mark if row.mark == STAR else '',
+        'better': row.mark == CHECK,
         'gain': '' if gain is None else f'{percent(gain)} %',
         'tone': '' if gain is None or percent(gain) == '0.0' else 'good' if gain > 0 else 'bad',
     }

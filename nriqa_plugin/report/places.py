@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from nriqa_plugin.evaluation.comparison import compare_methods
 from nriqa_plugin.evaluation.curves import read_curve
 from nriqa_plugin.evaluation.images import few
-from nriqa_plugin.evaluation.relative_gain import check_same_images
+from nriqa_plugin.evaluation.relative_gain import ANOTHER, check_same_images
 from nriqa_plugin.evaluation.scores import clip_mean, clip_of, read_scores
 from nriqa_plugin.report.pictures import check_sizes, find_pictures, image_key, missing_note
 
@@ -153,7 +153,7 @@ def _same_images(metric, first, before, name, after):
     try:
         check_same_images(metric, before, after)
     except ValueError as error:
-        text = str(error).replace('baseline file of another data set: ', '')
+        text = str(error).removeprefix(f'{ANOTHER}: ')
         raise ValueError(f'{name} was scored on other images than {first} (here called baseline and test are {first} '
                          f'and {name}): {text}') from None  # fmt: skip
 
