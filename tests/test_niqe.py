@@ -64,7 +64,7 @@ def test_kodak_scores_are_those_of_basicsr(test_data, judge, basicsr_niqe):
     differentiable = np.abs(np.array([judge(_tensor(image).requires_grad_()).item() for image in images]) / theirs - 1)
     for name, apart in (('without gradient', exact), ('with', differentiable)):
         print(f'relative difference {name}: median {np.median(apart):.1e}, largest {apart.max():.1e}')
-    assert exact.max() < 1e-4
+    assert exact.max() < 2e-5  # seen: 8e-6
     # Its arithmetic is another one: here and there a shape takes the neighbouring entry of the table, and one such
     # feature of 1440 moves a score by about 2e-4.
     assert differentiable.max() < 1e-3

@@ -1,5 +1,6 @@
 """Metrics of pyiqa as judges against pyiqa itself; nothing is downloaded."""
 
+import concurrent.futures
 import hashlib
 import logging
 import math
@@ -356,7 +357,28 @@ def test_only_names_with_a_hash_are_held_against_the_file_and_each_file_is_read_
     assert len(reads) == 1
     file.write_bytes(b'other weights')
     os.utime(file, ns=(1, 1))
-    assert digest[:8] not in cached_files.mismatch('x', file)
+    other = hashlib.sha256(b'other weights').hexdigest()
+    assert f'but it begins with {other[:8]}' in cached_files.mismatch('x', file)
+
+
+def test_files_are_held_against_their_names_however_torch_load_is_called_and_from_any_thread(tmp_path):
+    path, load = tmp_path / 'net-00000000.pth', torch.load
+    torch.save({}, path)
+    with open(path, 'rb') as file:
+        for call in ((lambda: torch.load(str(path))), lambda: torch.load(path), lambda: torch.load(f=path),
+                     lambda: torch.load(file)):  # fmt: skip
+            with cached_files.watched_files('x') as found:
+                call()
+            assert len(found) == 1
+
+    def build():
+        with cached_files.watched_files('x'):
+            torch.load(path)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        for done in [threads.submit(build) for _ in range(64)]:
+            done.result()
+    assert torch.load is load
 
 
 def test_weights_that_do_not_fit_are_named(musiq_weights, tmp_path):

@@ -22,6 +22,7 @@ from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
 from nriqa_plugin.cli import app
 from tests.report_data import IMAGES, METHODS, score, with_curves, write_jnd, write_runs_of, write_scores_of
@@ -91,8 +92,12 @@ def show(browser, page, width=1280, dark=False):
         'Emulation.setDeviceMetricsOverride',
         {'width': width, 'height': 900, 'deviceScaleFactor': 1, 'mobile': width < 500},
     )
+    browser.get('about:blank')
     browser.get_log('browser'), browser.get_log('performance')
     browser.get(page.as_uri())
+    # On a busy machine the driver can return while the page it was on is being replaced.
+    whole = 'return document.URL === arguments[0] && document.readyState === "complete"'
+    WebDriverWait(browser, 30).until(lambda browser: browser.execute_script(whole, page.as_uri()))
 
 
 def find(browser, selector):

@@ -98,8 +98,9 @@ def test_a_baseline_that_is_not_positive_is_told(tmp_path, bad):
     rows = read_scores(write_scores_of(tmp_path, 'base')).rows
     rows = [dataclasses.replace(row, score=bad) if row.metric == 'niqe' else row for row in rows]
     write_scores(tmp_path / 'base.csv', rows)
-    _, notes = report(tmp_path, tmp_path / 'base.csv', tmp_path / 'sharp.csv')
+    page, notes = report(tmp_path, tmp_path / 'base.csv', tmp_path / 'sharp.csv')
     (note,) = [note for note in notes if 'niqe' in note]
+    assert page.count('Column left empty') == 1
     assert note == ('Column left empty: niqe has no relative gain: the baseline of one network on one data set (the mean) '
                     f'is {bad:g}, and Eq. 1 divides by it.')  # fmt: skip
 

@@ -27,7 +27,7 @@ def gain(
     """Relative gain of a scores file over a baseline, in percent; positive is better.
 
     100 * s * (mean_T - mean_B) / mean_B with s = +1 if higher scores are better, else -1 (arXiv 2405.20392, Eq. 1).
-    A metric whose baseline is zero or negative is shown as undefined, and the command exits with 2.
+    A metric whose baseline is zero or negative is shown as undefined beside the others, and the command exits with 2.
     """
     from nriqa_plugin.evaluation.csv_file import write_rows
     from nriqa_plugin.evaluation.relative_gain import all_gains, without_gain

@@ -200,7 +200,8 @@ def _explain(figure, panels, against):
 def explain(figure, text):
     """Write a legend below a figure, in lines that are no longer than the figure is wide."""
     room = int(figure.get_figwidth() * 72 / 3.7)  # letters of 7 pt
-    lines = [part for line in text.split('\n') for part in textwrap.wrap(line, room)]
+    unbroken = {'break_on_hyphens': False, 'break_long_words': False}
+    lines = [part for line in text.split('\n') for part in textwrap.wrap(line, room, **unbroken)]
     figure.supxlabel('\n'.join(lines), fontsize=7, color=MUTED)
 
 

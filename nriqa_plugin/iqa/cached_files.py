@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import re
+import threading
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ NAMED = re.compile(r'-([0-9a-f]{8,64})\.pth$')
 
 logger = logging.getLogger('nriqa_plugin')
 _told = set()
+_one_at_a_time = threading.RLock()  # else threads would restore each other's torch.load
 
 
 @contextlib.contextmanager
@@ -30,21 +32,24 @@ def watched_files(judge):
     Yields:
         list[str]: what was found so far, a sentence each file.
     """
-    found, load = [], torch.load
+    found = []
+    with _one_at_a_time:
+        load = torch.load
 
-    def watching(file, *args, **options):
-        if (text := mismatch(judge, getattr(file, 'name', file))) and text not in found:
-            found.append(text)
-            if text not in _told:
-                _told.add(text)
-                logger.warning('%s', text)
-        return load(file, *args, **options)
+        def watching(f, *args, **options):
+            path = f if isinstance(f, (str, os.PathLike)) else getattr(f, 'name', None)
+            if (text := mismatch(judge, path)) and text not in found:
+                found.append(text)
+                if text not in _told:
+                    _told.add(text)
+                    logger.warning('%s', text)
+            return load(f, *args, **options)
 
-    torch.load = watching
-    try:
-        yield found
-    finally:
-        torch.load = load
+        torch.load = watching
+        try:
+            yield found
+        finally:
+            torch.load = load
 
 
 def mismatch(judge, path):

@@ -28,11 +28,11 @@ def features(images, taps, side):
     Returns:
         tuple[Tensor, Tensor]: both ``(N, B, 36)``, float64 and bool; see :func:`nriqa_plugin.iqa.aggd.features`.
     """
-    parts = [_features(part, taps, side) for part in images.detach().split(AT_ONCE)]
+    with torch.autocast('cpu', enabled=False):
+        parts = [_features(part, taps, side) for part in images.detach().split(AT_ONCE)]
     return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
 
-@torch.autocast('cpu', enabled=False)
 def _features(images, taps, side):
     luma = _luma(images)
     fits = [_fit(_blocks(_normalise(scale, taps), size)) for scale, size in ((luma, side), (_halve(luma), side // 2))]
