@@ -16,6 +16,7 @@ from nriqa_plugin.cli import app
 from nriqa_plugin.evaluation.significance import holm
 from nriqa_plugin.preference.jnd import jnd_scale
 from nriqa_plugin.preference.jnd_figure import jnd_figure
+from nriqa_plugin.preference.loss_quality import read_rated
 from nriqa_plugin.preference.observers import judge_observers
 from nriqa_plugin.preference.thurstone import JND, thurstone
 from nriqa_plugin.preference.votes import Vote
@@ -246,7 +247,7 @@ def test_a_link_by_one_person_leaves_either_side_its_own_differences():
 
 
 def test_names_with_hardly_a_vote_are_told_unless_the_conditions_are_given():
-    votes = people([0, 0.5, 1], 6, np.random.default_rng(20))
+    votes = people([0, 0.5, 1], 8, np.random.default_rng(20))
     votes += [Vote('o0', f's{i}', 'a', 'x', 0.0) for i in range(7)]
     votes += [Vote(f'o{i}', 's0', 'b', 'y', 0.0) for i in range(4)]
     told = [note for note in jnd_scale(votes, resamples=20).notes if 'misspelt' in note]
@@ -259,6 +260,20 @@ def test_names_with_hardly_a_vote_are_told_unless_the_conditions_are_given():
     ]
     small = jnd_scale(votes_for('a', 'b', 3), resamples=20).notes  # all have few: no slip
     assert not any('misspelt' in note for note in small)
+
+
+def test_small_experiments_are_not_taken_for_misspelt_names():
+    rng = np.random.default_rng(22)
+    star = [Vote(f'o{o}', 's', 'b', f'm{m}', float(rng.random() < 0.5)) for o in range(4) for m in range(3)]
+    own = [Vote(f'o{o}', f's{s}', 'b', f'm{o}', float(rng.random() < 0.5)) for o in range(4) for s in range(3)]
+    for votes in (star, own):  # of four on each condition, or each of one observer
+        assert not any('misspelt' in note for note in jnd_scale(votes, resamples=20).notes)
+
+
+def test_groups_of_parts_without_a_prior_are_not_listed():
+    votes = [*votes_for('a', 'b', 12), *votes_for('c', 'd', 6, 6), *votes_for('x', 'y', 12)]
+    (note,) = [note for note in jnd_scale(votes, resamples=20).notes if 'won all comparisons' in note]
+    assert note.endswith('mean little: a; b; x; y')
 
 
 def test_a_single_observer_has_no_interval_and_few_are_told():
@@ -425,6 +440,25 @@ def test_the_figure_shows_scores_intervals_shares_and_stars():
     assert len({tuple(label.get_text() for label in axes.get_yticklabels()) for axes in panels}) == 1  # one order
 
 
+def test_the_axis_says_what_is_0():
+    votes = people([0, 0.5, 1], 12, np.random.default_rng(21))
+    stray = [*votes, Vote('o3', 's0', 'c', 'cc', 0.0)]
+    apart = [*votes_for('x', 'y', 8, 4), *votes_for('y', 'z', 8, 4)]
+
+    def label(votes, **options):
+        return jnd_figure('t', jnd_scale(votes, resamples=100, **options)).axes[0].get_xlabel()
+
+    assert label(votes) == 'JND (mean = 0)'
+    assert label(stray) == 'JND (mean of 3 of 4 conditions = 0)'
+    assert label(stray, relative_to='b') == 'JND (b = 0)'
+    assert label([*votes, *apart]) == 'JND (mean = 0)'  # of either group
+    assert label([*stray, *apart], relative_to='y') == 'JND (mean of 3 of 4 conditions = 0; y = 0)'
+    assert jnd_scale(stray, resamples=100).zero == {'all': (('a', 'b', 'c'),)}
+    scenes = jnd_scale(stray, 'scene', resamples=100)
+    labels = {axes.get_title(): axes.get_xlabel() for axes in jnd_figure('t', scenes).axes if axes.get_visible()}
+    assert labels == {f's{i}': f'JND (mean{" of 3 of 4 conditions" * (i == 0)} = 0)' for i in range(5)}
+
+
 def write(path, votes):
     with open(path, 'w', newline='') as file:
         writer = csv.writer(file)
@@ -483,6 +517,14 @@ def test_the_command_leaves_empty_what_is_not_known(tmp_path):
     assert result.exit_code == 0, result.output
     assert 'one observer: there are no intervals' in result.output
     assert 'nan' not in result.output
+    for name in ('jnd', 'pairs', 'observers'):
+        assert 'nan' not in (tmp_path / 'out' / f'{name}.csv').read_text()
+    assert [row['low'] for row in read(tmp_path / 'out' / 'jnd.csv')] == [''] * 3
+    assert [row['share'] for row in read(tmp_path / 'out' / 'pairs.csv')].count('') == 1
+    rated = read_rated(tmp_path / 'out' / 'jnd.csv', 'image=condition,mos=jnd,low=low,high=high')
+    assert [(one.image, math.isnan(one.low), math.isnan(one.high)) for one in rated] == [
+        (name, True, True) for name in 'abc'
+    ]
     figure = jnd_figure('title', jnd_scale(votes, resamples=20))
     assert 'Bars' not in figure.get_supxlabel()
 
@@ -517,7 +559,7 @@ def test_one_stray_real_vote_changes_no_interval(test_data, tmp_path):
         assert result.exit_code == 0, result.output
     assert 'ESRGAN has 1 vote of 1 observer: a misspelt name?' in ' '.join(result.output.split())
     plain, stray = ({row['condition']: row for row in read(tmp_path / f'{i}/jnd.csv')} for i in (0, 1))
-    assert stray.pop('ESRGAN')['low'] == 'nan'
+    assert stray.pop('ESRGAN')['low'] == ''
     for name, row in plain.items():
         for column in ('jnd', 'low', 'high'):
             assert float(stray[name][column]) == pytest.approx(float(row[column]), abs=0.02)

@@ -129,6 +129,17 @@ def test_the_interval_of_a_dmos_changes_its_sign_with_it(tmp_path):
     assert math.isnan(two.high)
 
 
+def test_ends_of_an_interval_may_be_empty_or_nan_but_no_words(tmp_path):
+    header = ('image', 'mos', 'low', 'high')
+    rows = [('a', 1, 0.5, 1.5), ('b', 2, '', ''), ('c', 3, 'nan', 'NaN')]
+    known, *unknown = read_rated(write_table(tmp_path / 't.csv', header, rows))
+    assert (known.low, known.high) == (0.5, 1.5)
+    assert [one.quality for one in unknown] == [2, 3]
+    assert all(math.isnan(end) for one in unknown for end in (one.low, one.high))
+    with pytest.raises(ValueError, match='low is no number'):
+        read_rated(write_table(tmp_path / 't.csv', header, [('a', 1, 'none', 2)]))
+
+
 @pytest.mark.parametrize(
     ('rows', 'columns', 'said'),
     [

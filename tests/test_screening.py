@@ -417,13 +417,36 @@ def test_a_degenerate_logistic_fit_is_told_and_does_not_warn():
         logistic_fit(np.arange(3.0), np.arange(3.0))
     lone = correlate(np.arange(8.0), np.array([0, 3, 7, 4, 8, 8, 2, 8]), rng, resamples=50)
     assert lone.degenerate == '8 images do not determine its four parameters'  # one of them lies on the slope
-    rising = correlate(np.linspace(0, 1, 20), np.exp(np.linspace(0, 5, 20)), rng, resamples=50)
-    assert rising.degenerate == 'no curve was found'
-    assert math.isnan(rising.plcc.value)
+    even = correlate(np.array([0.0, 0, 1, 1]), np.array([0.0, 1, 0, 1]), rng, resamples=50)
+    assert even.degenerate == 'no curve is better than the mean'
+    assert math.isnan(even.plcc.value)
     opinions = [Opinion(f'{i}.png', value) for i, value in enumerate(mos)]
     (row,) = correlation_rows(opinions, [JudgeScores('j', True, {f'{i}.png': s for i, s in enumerate(scores)})])
     assert row.note == f"PLCC's logistic fit is degenerate for j ({found.degenerate})"
     assert f'- {row.note}' in mos_markdown([row], 'x', 0, 0, 50, notes=[row.note]).splitlines()
+
+
+@pytest.mark.parametrize('speed', [2, 3, 5, 8])
+@pytest.mark.parametrize('seed', [None, 0, 1, 2])
+def test_opinions_that_rise_ever_faster_have_a_plcc(speed, seed):
+    """The upper level of the best curve is at infinity: the curve that was reached is near enough."""
+    scores = np.linspace(0, 1, 50) if seed is None else np.random.default_rng(seed).uniform(size=50)
+    for sign in (1, -1):
+        found = correlate(scores, sign * np.exp(speed * scores), np.random.default_rng(0), resamples=20)
+        assert found.srocc.value == pytest.approx(sign)
+        assert found.plcc.value == pytest.approx(sign, abs=1e-6)
+
+
+def test_the_logistic_fit_never_warns_and_is_no_worse_than_a_line():
+    rng = np.random.default_rng(18)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        for number in range(150):
+            scores = np.exp(5 * rng.normal(size=12)) if number % 2 else rng.integers(0, 3, 12).astype(float)
+            mos = rng.integers(0, 3, 12).astype(float)
+            line = abs(np.corrcoef(scores, mos)[0, 1])
+            if line > 0.1:
+                assert np.corrcoef(logistic_fit(scores, mos), mos)[0, 1] > line - 1e-3
 
 
 def test_three_images_have_rank_correlations_but_no_plcc():
@@ -431,7 +454,7 @@ def test_three_images_have_rank_correlations_but_no_plcc():
     (row,) = correlation_rows(opinions, [JudgeScores('j', True, {f'{i}.png': float(i) for i in range(3)})])
     assert correlation_texts(row)[1] == 'none'
     assert correlation_texts(row)[0].startswith('1.000')
-    assert row.note == "PLCC's logistic fit is degenerate for j (3 images for its four parameters)"
+    assert row.note == 'j has no PLCC: its logistic curve cannot be fitted (3 images for its four parameters)'
     (flat,) = correlation_rows(opinions, [JudgeScores('flat', True, {f'{i}.png': 1.0 for i in range(3)})])
     assert correlation_texts(flat) == ['constant'] * 3
 

@@ -1,6 +1,7 @@
 """``nriqa jnd``: a scale in JND from pairwise votes."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +34,11 @@ def jnd(
     ] = None,
     by: Annotated[str, typer.Option(help='pooled: one scale for all scenes; scene: one for each.')] = 'pooled',
     relative_to: Annotated[
-        str | None, typer.Option(help='The condition that gets 0. Default: the mean is 0.', show_default=False)
+        str | None,
+        typer.Option(
+            help='The condition that gets 0. Default: the mean of those that nine of ten resamples connect.',
+            show_default=False,
+        ),
     ] = None,
     condition: Annotated[
         list[str] | None,
@@ -79,16 +84,22 @@ def jnd(
     scale = jnd_scale(found, scenes, relative_to, prior, resamples, level, seed, condition or None)
     observers = judge_observers(found, scenes, prior)
     if out:
-        write_rows(out / 'jnd.csv', scale.rows)
-        write_rows(out / 'pairs.csv', scale.pairs)
+        write_rows(out / 'jnd.csv', _known(scale.rows))
+        write_rows(out / 'pairs.csv', _known(scale.pairs))
         if observers:
-            write_rows(out / 'observers.csv', observers)
-        save_figure(jnd_figure(f'{votes.stem}: preference in JND', scale, relative_to), out / 'jnd')
+            write_rows(out / 'observers.csv', _known(observers))
+        save_figure(jnd_figure(f'{votes.stem}: preference in JND', scale), out / 'jnd')
     _show_scale(scale)
     _show_observers(observers)
     show_notes([*scale.notes, *_notes_of_fits(scale.fits), *_notes_of_observers(observers, found, scenes, prior)])
     if out:
         Console().print(f'Written: {out}', markup=False, highlight=False, soft_wrap=True)
+
+
+def _known(rows):
+    """The rows with empty cells for what is not known."""
+    empty = [[name for name, cell in vars(row).items() if isinstance(cell, float) and math.isnan(cell)] for row in rows]
+    return [replace(row, **dict.fromkeys(names, '')) for row, names in zip(rows, empty, strict=True)]
 
 
 def _show_scale(scale):

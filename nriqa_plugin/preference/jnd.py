@@ -31,6 +31,7 @@ from nriqa_plugin.preference.vote_counts import (
 
 FEW_OBSERVERS = 10
 FEW_VOTES = 5  # on a condition: fewer may be a slip
+FEW_OF_MEDIAN = 0.1  # of the conditions: where all have few votes it is a small experiment
 
 
 def jnd_scale(votes, by=None, relative_to=None, prior=PRIOR, resamples=1000, level=0.95, seed=0, conditions=None):
@@ -70,7 +71,7 @@ def jnd_scale(votes, by=None, relative_to=None, prior=PRIOR, resamples=1000, lev
         raise unknown_name('condition to be 0:', relative_to, names)
     voter, observers = voters(votes)
     number = len(observers) or len(votes)
-    rows, pairs, fits, notes = [], [], [], list(_about_observers(observers))
+    rows, pairs, fits, zero, notes = [], [], [], {}, list(_about_observers(observers))
     if unseen := [name for name in conditions or () if name not in names]:
         notes.append(f'there are no votes on {", ".join(unseen)}')
     if not conditions:
@@ -81,8 +82,9 @@ def jnd_scale(votes, by=None, relative_to=None, prior=PRIOR, resamples=1000, lev
         rows += scale.rows
         pairs += scale.pairs
         fits.append(scale.fit())
+        zero[scene] = tuple(tuple(scale.names[i] for i in part) for part in scale.zero)
         notes += scale.notes()
-    return JNDScale(tuple(rows), tuple(pairs), tuple(fits), len(observers), level, tuple(notes))
+    return JNDScale(tuple(rows), tuple(pairs), tuple(fits), len(observers), level, zero, tuple(notes))
 
 
 class _Scale:
@@ -170,10 +172,14 @@ class _Scale:
                    'independent ones, and is too small if people voted more than once')  # fmt: skip
 
     def _contested(self):
-        """The conditions in groups; within one wins and losses, maybe over others, lead from each to each."""
+        """The conditions of parts with several groups; within one wins and losses lead, maybe over others, from each
+        to each.
+        """
         forward = reachable(self.counts)
         both = forward & forward.T
-        return [[self.names[j] for j in np.flatnonzero(both[i])] for i in range(len(both)) if both[i].argmax() == i]
+        first = [i for i in range(len(both)) if both[i].argmax() == i]
+        groups = Counter(self.part[first].tolist())
+        return [[self.names[j] for j in np.flatnonzero(both[i])] for i in first if groups[self.part[i]] > 1]
 
     def _why_none(self, name):
         i = self.names.index(name)
@@ -205,9 +211,9 @@ def _about_stray_names(votes, names):
     """Conditions with hardly a vote, where others have more: a slip is likelier than an experiment."""
     number, people = Counter(side for vote in votes for side in (vote.left, vote.right)), _people(votes)
     several = len(set().union(*people.values())) > 1
-    few = [name for name in names if number[name] < FEW_VOTES or (several and len(people[name]) == 1)]
-    if len(few) < len(names):
-        for name in few:
+    most = FEW_OF_MEDIAN * np.median([number[name] for name in names])
+    for name in names:
+        if number[name] <= most and (number[name] < FEW_VOTES or (several and len(people[name]) == 1)):
             yield f'{name} has {_how_many(number[name], people[name])}: a misspelt name?'
 
 

@@ -10,13 +10,12 @@ LEVEL = 0.05
 
 
 @plain_names
-def jnd_figure(title, scale, relative_to=None):
+def jnd_figure(title, scale):
     """Scores in JND with their intervals; for a single scene also the matrix of shares.
 
     Args:
         title (str): heading.
         scale (JNDScale): of :func:`~nriqa_plugin.preference.jnd.jnd_scale`.
-        relative_to (str | None): the condition at 0.
 
     Returns:
         matplotlib.figure.Figure: a panel a scene with the same axis and order; with one scene beside it a matrix whose
@@ -36,17 +35,27 @@ def jnd_figure(title, scale, relative_to=None):
     panels = figure.subplots(down, across, squeeze=False, sharex=not single)
     for axes in panels.flat[1 if single else len(scenes) :]:
         axes.set_visible(False)
-    zero, places = 'mean' if relative_to is None else relative_to, _places(scale.rows)
+    places = _places(scale.rows)
     for axes, (scene, rows) in zip(panels.flat, scenes.items(), strict=False):
         _points(axes, sorted(rows, key=lambda row: (row.part, places[row.condition])))
         axes.set_title('' if single else scene, fontsize=9, color=INK)
-        axes.set_xlabel(f'JND ({zero} = 0)', fontsize=8)
+        axes.set_xlabel(f'JND ({_zero(scale.zero[scene], rows)})', fontsize=8)
     if single:
         panels.flat[1].set_visible(True)
         _matrix(panels.flat[1], next(iter(scenes.values())), scale.pairs)
     figure.suptitle(title, fontsize=11, color=INK)
     figure.supxlabel(_note(scale, single), fontsize=7, color=MUTED)
     return figure
+
+
+def _zero(zero, rows):
+    """What is 0 in each part, said once where it is the same."""
+    texts = []
+    for part, names in enumerate(zero):
+        number = sum(row.part == part for row in rows)
+        mean = 'mean' if len(names) == number else f'mean of {len(names)} of {number} conditions'
+        texts.append(f'{names[0] if len(names) == 1 else mean} = 0')
+    return '; '.join(dict.fromkeys(texts))
 
 
 def _places(rows):

@@ -81,6 +81,7 @@ class JNDScale:
         pairs (tuple[PairRow]), fits (tuple[Fit]): by scene.
         observers (int): how many people; 0 where the votes do not say.
         level (float): coverage of the intervals.
+        zero (dict[str, tuple[tuple[str]]]): by scene, for each part the conditions whose mean is 0.
         notes (tuple[str]): what the reader should know.
     """
 
@@ -89,4 +90,5 @@ class JNDScale:
     fits: tuple
     observers: int
     level: float
+    zero: dict
     notes: tuple

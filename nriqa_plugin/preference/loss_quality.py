@@ -72,7 +72,7 @@ def read_rated(path, mapping=None):
         path (str | Path): a CSV file.
         mapping (str | None): ``image=...,mos=...`` and, if there are such, ``reference``, ``kind``, ``scene``,
             ``dataset``, ``low`` and ``high``, each a column or a template such as ``{condition}/{scene}``; by default
-            the columns of these names. ``mos_better=lower`` for a DMOS.
+            the columns of these names. ``mos_better=lower`` for a DMOS. An end of an interval may be empty or ``nan``.
 
     Returns:
         list[Rated]
@@ -90,12 +90,16 @@ def read_rated(path, mapping=None):
     rated = []
     for opinion, entry in zip(opinions, entries, strict=True):
         given = {} if entry is None else {field: entry.fields[field] for field in more if field in ('scene', 'dataset')}
-        ends = {field: number_in(entry, field) for field in more if field in ENDS and entry.fields[field]}
+        ends = {field: number_in(entry, field) for field in more if field in ENDS and _is_given(entry.fields[field])}
         if fields.get('mos_better') == 'lower':  # the opinion has changed its sign: the ends change places
             ends = {ENDS[end]: -value for end, value in ends.items()}
         given['scene'] = given.get('scene') or opinion.reference
         rated.append(Rated(opinion.image, opinion.mos, opinion.reference, opinion.kind, **given, **ends))
     return rated
+
+
+def _is_given(end):
+    return end.lower() not in ('', 'nan')
 
 
 def loss_rows(rated, losses, within=False, seed=0, resamples=1000):

@@ -1,7 +1,6 @@
 """Mean opinion scores: reading a table of them, and how well a judge follows them."""
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,11 @@ from nriqa_plugin.preference.table_columns import number_in, parse_columns, read
 PARAMETERS = 4  # of the logistic curve
 NOTHING = Estimate(math.nan, math.nan, math.nan)
 STEP = 0.02  # of the span: how near to a level counts as on it
+EVALUATIONS = 2000  # where opinions rise ever faster the curve's upper level runs away: it is near enough by then
+LINE = 10.0  # a width, in standard deviations of the scores, at which the curve is nearly a line
+WIDEST = 50.0  # logarithm of a width, or of one over it: a straight line or a step long before
+LEAST = 1e-6  # of the variance: a curve that explains less is the mean
+PRECISION = 1e-14  # of floats: a direction of the parameters that changes the curve by less is not determined
 COLUMNS = ('image', 'mos')
 OPTIONAL = ('reference', 'kind', 'scene')
 HINT = ('Say where they stand with --columns image=COLUMN,mos=COLUMN (a DMOS: also mos_better=lower), in a table as of '
@@ -42,7 +46,7 @@ class Opinion:
 class Correlation:
     """How a judge follows the opinions; positive is right. Intervals are by bootstrap, NaN where there is none.
 
-    ``degenerate`` says why PLCC's curve says little, where it does.
+    ``degenerate`` says why PLCC's curve says little, or why there is none.
     """
 
     n: int
@@ -107,7 +111,8 @@ def correlate(scores, mos, generator, groups=None, resamples=1000):
         groups (Sequence | None): images of one group, for example of one reference, are drawn together.
 
     Returns:
-        Correlation: NaN when all scores are equal; PLCC also where no curve can be fitted, as to three images.
+        Correlation: NaN when all scores are equal; PLCC also with three images, or where no curve is better than the
+                mean.
 
     Raises:
         ValueError: samples of different length, below three images, or numbers that are not finite.
@@ -141,13 +146,14 @@ def logistic_fit(scores, mos):
     """Scores mapped to opinions by the best ``low + (high - low) / (1 + exp(-(score - middle) / width))``.
 
     The four parameters are those of least squares, ``width > 0``: the order of the scores stays, or is reversed
-    throughout where ``high < low`` fits better.
+    throughout where ``high < low`` fits better. Where they have no minimum, as with opinions that rise ever faster, the
+    curve is the best one that was reached.
 
     Returns:
         ndarray: of the length of ``scores``.
 
     Raises:
-        ValueError: fewer than four scores, or no curve is found.
+        ValueError: fewer than four scores, or no curve is better than the mean.
     """
     mapped, reason = _fit(scores, mos)
     if mapped is None:
@@ -166,22 +172,18 @@ def _fit(scores, mos):
 
     def curve(x, low, span, middle, width):
         # tanh does not overflow; the logistic function is (1 + tanh(z / 2)) / 2.
-        return low + span * (1 + np.tanh((x - middle) / (2 * np.exp(width)))) / 2
+        return low + span * (1 + np.tanh((x - middle) / (2 * np.exp(np.clip(width, -WIDEST, WIDEST))))) / 2
 
-    best, error, determined = None, math.inf, True
-    for span in (np.ptp(y), -np.ptp(y)):  # a judge may be wrong throughout
-        start = (y.min() if span > 0 else y.max(), span, 0.0, 0.0)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore', optimize.OptimizeWarning)  # an infinite covariance, which is told below
-                found, covariance = optimize.curve_fit(curve, x, y, start, maxfev=20000)
-        except RuntimeError:
-            continue
-        mapped = curve(x, *found)
-        if (squares := float(((mapped - y) ** 2).sum())) < error:
-            best, error, determined = mapped, squares, bool(np.isfinite(covariance).all())
+    best, error, determined = None, len(y) * (1 - LEAST), True  # the squares about the mean are len(y)
+    line = 4 * LINE * float(np.mean(x * y))  # the span of a wide curve along the regression line
+    starts = [(y.min(), np.ptp(y), 0.0, 0.0), (y.max(), -np.ptp(y), 0.0, 0.0)]  # a judge may be wrong throughout
+    for start in (*starts, (-line / 2, line, 0.0, math.log(LINE))):
+        found = optimize.least_squares(lambda p: curve(x, *p) - y, start, method='lm', max_nfev=EVALUATIONS)
+        if 2 * found.cost < error:
+            size = np.linalg.svd(found.jac, compute_uv=False)
+            best, error, determined = curve(x, *found.x), 2 * found.cost, bool(size[-1] > PRECISION * size[0])
     if best is None:
-        return None, 'no curve was found'
+        return None, 'no curve is better than the mean'
     return best * mos.std() + mos.mean(), _degenerate(best, determined)
 
 

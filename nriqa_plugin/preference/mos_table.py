@@ -56,9 +56,18 @@ def correlation_rows(opinions, judges, seed=0, resamples=1000):
             scores if judge.higher_better else -scores, mos, np.random.default_rng(seed), groups, resamples
         )
         numbers = (*found.srocc, *found.plcc, *found.krocc)
-        note = found.degenerate and f"PLCC's logistic fit is degenerate for {judge.judge} ({found.degenerate})"
-        rows.append(Row(judge.judge, judge.higher_better, found.n, *numbers, judge.judge_hash, note))
+        rows.append(
+            Row(judge.judge, judge.higher_better, found.n, *numbers, judge.judge_hash, _note(judge.judge, found))
+        )
     return sorted(rows, key=lambda row: (math.isnan(row.srocc), -row.srocc, row.judge))
+
+
+def _note(judge, found):
+    if not found.degenerate:
+        return ''
+    if math.isnan(found.plcc.value):
+        return f'{judge} has no PLCC: its logistic curve cannot be fitted ({found.degenerate})'
+    return f"PLCC's logistic fit is degenerate for {judge} ({found.degenerate})"
 
 
 def scenes_of(opinions):
