@@ -28,8 +28,7 @@ def features(images, taps, side):
     Returns:
         tuple[Tensor, Tensor]: both ``(N, B, 36)``, float64 and bool; see :func:`nriqa_plugin.iqa.aggd.features`.
     """
-    with torch.autocast('cpu', enabled=False):
-        parts = [_features(part, taps, side) for part in images.detach().split(AT_ONCE)]
+    parts = [_features(part, taps, side) for part in images.detach().split(AT_ONCE)]
     return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
 
